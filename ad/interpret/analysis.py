@@ -249,7 +249,8 @@ class Analysis:
                 "the world has a single action, so that nothing can be preferred: choose one with "
                 "several by env.id"
             )
-        if cls.reads_outputs and _lacks_actions(subject):
+        mask = run.world.action_mask(run.world.all_tasks()) if cls.reads_outputs else None
+        if mask is not None and not mask.all():
             raise ConfigError(
                 "some tasks of the world have fewer actions than others: train on tasks with the "
                 "same actions (env.tasks, env.kwargs), or run static, weights and circuits"
@@ -277,13 +278,6 @@ def check_model(model: SequenceModel, reads_attention: bool = True) -> None:
         raise ConfigError("the model has no block")
     if type(model.tokenizer).entries is Tokenizer.entries:
         raise ConfigError("the tokenizer has no entries(), which names the entries of its tokens")
-
-
-def _lacks_actions(subject: Subject) -> bool:
-    """Return whether some tasks of the world lack actions of others."""
-    world = subject.run.world
-    mask = world.action_mask(world.all_tasks())
-    return mask is not None and not mask.all()
 
 
 def over_groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

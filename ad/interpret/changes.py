@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -89,7 +90,8 @@ def changes(
             {"another time": another_time} if "time" in model.tokenizer.decision_terms else {}
         )
     if is_asked and RETURN_TO_GO in model.tokenizer.inputs:
-        possible |= {"lowest return asked": lowest_asked, "highest return asked": highest_asked}
+        ends = ("lowest return asked", "highest return asked")
+        possible |= {name: partial(asked_for, end=end) for end, name in enumerate(ends)}
     return possible
 
 
@@ -189,14 +191,9 @@ def another_time(queries: Queries, model: SequenceModel, rng: np.random.Generato
     return _of_another_group(queries, rng, ["time"])
 
 
-def lowest_asked(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
-    """Ask for the lowest return of the histories in the present episode."""
-    return asking(queries.contexts, model.spec.return_range[0], queries.present)
-
-
-def highest_asked(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
-    """Ask for the highest return of the histories in the present episode."""
-    return asking(queries.contexts, model.spec.return_range[1], queries.present)
+def asked_for(queries: Queries, model: SequenceModel, rng: np.random.Generator, end: int) -> Window:
+    """Ask for an end of the range of returns, 0 for the lowest, in the present episode."""
+    return asking(queries.contexts, model.spec.return_range[end], queries.present)
 
 
 def asking(contexts: Contexts, value: float | np.ndarray, where: np.ndarray) -> Window:

@@ -22,7 +22,7 @@ from ad.methods.base import Method
 from ad.methods.policy import Policy, PolicyWrapper
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import Rollout
-from ad.rollout.tasks import policy_of, rollout_envs
+from ad.rollout.tasks import asking_for, policy_of, rollout_envs
 from envs.rng import derive_key
 from envs.tasks import task_name
 
@@ -219,15 +219,16 @@ class Environments:
 
     def config(self, config: Experiment) -> Experiment:
         """Return the experiment with an evaluation that asks for the return of each environment."""
-        if self.asked is None:
-            return config
-        policy = config.evaluation.policy | {"asked_return": self.asked.tolist()}
-        return replace(config, evaluation=replace(config.evaluation, policy=policy))
+        return config if self.asked is None else asking_for(config, self.asked.tolist())
 
-    def play(self, config: Experiment, method: Method, model, change: "ChangePolicy") -> Rollout:
-        """Roll out the frozen model with the evaluation's policy, changed by `change`."""
-        new_policy = policy_of(own := self.config(config), method, model)
-        return rollout_envs(own, self.pairs, lambda n: change(new_policy(n)), self.episodes)
+    def play(
+        self, config: Experiment, method: Method, model, change: "ChangePolicy | None" = None
+    ) -> Rollout:
+        """Roll out the frozen model with the evaluation's policy, which `change` may change."""
+        config = self.config(config)
+        new_policy = policy_of(config, method, model)
+        new_changed = (lambda n: change(new_policy(n))) if change else new_policy
+        return rollout_envs(config, self.pairs, new_changed, self.episodes)
 
 
 ChangePolicy = Callable[[Policy], Policy]  # a policy for all environments of a rollout
@@ -295,7 +296,7 @@ def rollout_contexts(
     env, episode = arrays.pop("env"), arrays["episode"].max(1, where=arrays["valid"], initial=0)
     names = list(played.tasks)
     task = np.array([names.index(task_name(task)) for _, task in played.pairs])[env]
-    contexts = _labeled(arrays, task, list(played.tasks.values()), model)
+    contexts = label_contexts(arrays, task, list(played.tasks.values()), model)
     return replace(
         contexts,
         asked=None if asked is None else asked[env],
@@ -449,7 +450,7 @@ def history_contexts(
     names = [task_name(task) for task in tasks]
     task = np.array([names.index(task_name(row)) for row in arrays.pop("task")[:, 1]])
     sequence = arrays.pop("sequence")[:, 1]
-    contexts = replace(_labeled(arrays, task, tasks, model), num_episodes=1)
+    contexts = replace(label_contexts(arrays, task, tasks, model), num_episodes=1)
     if len(names) > 1:
         return contexts
     found, group = np.unique(sequence, return_inverse=True)
@@ -458,8 +459,11 @@ def history_contexts(
     return replace(contexts, group=group, groups=groups, unit=unit)
 
 
-def _labeled(arrays: Batch, task: np.ndarray, tasks, model: SequenceModel) -> Contexts:
-    """Return the contexts of windows with the further fields `episode` and `decided`."""
+def label_contexts(arrays: Batch, task: np.ndarray, tasks, model: SequenceModel) -> Contexts:
+    """Return the contexts of windows with the further fields `episode` and `decided`.
+
+    task: int64 [B], indices into `tasks` [K, D].
+    """
     episode = np.where(arrays["valid"], arrays.pop("episode"), -1)
     decided = arrays.pop("decided")
     cell = number_observations(arrays, model.spec)

@@ -15,6 +15,7 @@ from ad.evaluation import metrics
 from ad.evaluation.scores import UNKNOWN
 from ad.evaluation.summary import task_facts
 from ad.interpret.analysis import Analysis, Subject, correlation, estimate_text, estimated, texts
+from ad.interpret.contexts import Environments
 from ad.interpret.labeled import (
     TRAIN_STEPS,
     Axes,
@@ -24,7 +25,6 @@ from ad.interpret.labeled import (
     stack,
 )
 from ad.reporting.page import Table
-from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.metrics_log import value_at
 
 MOST_ROWS = 10  # of a table of changes
@@ -147,10 +147,9 @@ def changes_table(results: Results, learning: Results) -> Table:
 def _held_out_returns(subject: Subject) -> np.ndarray:
     """Return the returns of the evaluation's rollouts on the held-out tasks, [K, S, E]."""
     config, tasks = subject.run.config, subject.run.split.held_out_tasks
-    seeds = range(config.evaluation.eval_seeds)
-    new_policy = policy_of(config, subject.method, subject.model)
-    envs = [(seed, task) for seed in seeds for task in tasks]
-    played = rollout_envs(config, envs, new_policy, config.evaluation.episodes)
+    seeds, episodes = range(config.evaluation.eval_seeds), config.evaluation.episodes
+    envs = Environments([(seed, task) for seed in seeds for task in tasks], None, "task", episodes)
+    played = envs.play(config, subject.method, subject.model)
     return played.returns.reshape(len(seeds), len(tasks), -1).swapaxes(0, 1).astype(float)
 
 

@@ -18,16 +18,15 @@ from ad.interpret.contexts import (
     Contexts,
     context_policy,
     history_contexts,
-    number_observations,
+    label_contexts,
 )
 from ad.registry import SITUATIONS
 from ad.rollout.rollout import as_tensor
-from ad.rollout.tasks import policy_of
+from ad.rollout.tasks import asking_for, policy_of
 from envs.minigrid.encoding import OBJECTS, encoded_cells
 from envs.registry import did_you_mean
 from envs.rng import derive_key
 from envs.spaces import split_observation
-from envs.tasks import task_name
 
 Parts = Mapping[str, np.ndarray]  # observations [..., *shape] by part, "" for an undivided one
 MOST_ROUNDS = 100  # draws of what moves, in all poses of the agent
@@ -210,28 +209,15 @@ def contexts_of(
     task: int64 [M], indices into the held-out tasks. asked: float64 [M], the return that each asks
     for, None for that of the evaluation. Each context is a group.
     """
-    evaluation, model = subject.run.config.evaluation, subject.model
-    if asked is not None:
-        policy = evaluation.policy | {"asked_return": asked.tolist()}
-        evaluation = replace(evaluation, policy=policy)
-    config = replace(subject.run.config, evaluation=evaluation)
-    policy = context_policy(policy_of(config, subject.method, model)(len(time)))
+    config = subject.run.config if asked is None else asking_for(subject.run.config, asked.tolist())
+    policy = context_policy(policy_of(config, subject.method, subject.model)(len(time)))
     tensors = {name: as_tensor(values, policy.device) for name, values in parts.items()}
     policy.enter(tensors.get("", tensors), as_tensor(time, policy.device))
-    window = {name: values.clone() for name, values in policy.window().items()}
-    arrays = {name: values.cpu().numpy() for name, values in window.items()}
+    arrays = {name: values.cpu().numpy().copy() for name, values in policy.window().items()}
     if asked is None and RETURN_TO_GO in arrays:
         asked = arrays[RETURN_TO_GO][:, -1].astype(np.float64)
-    return Contexts(
-        window,
-        task,
-        [task_name(one) for one in subject.run.split.held_out_tasks],
-        np.where(arrays["valid"], 0, -1),
-        arrays["valid"],
-        number_observations(arrays, model.spec),
-        num_episodes=1,
-        asked=asked,
-        group=np.arange(len(task)),
-        groups=[str(number) for number in range(len(task))],
-        unit="context",
-    )
+    arrays |= {"episode": np.zeros_like(arrays["step"]), "decided": arrays["valid"].copy()}
+    contexts = label_contexts(arrays, task, subject.run.split.held_out_tasks, subject.model)
+    groups = [str(number) for number in range(len(task))]
+    own = {"group": np.arange(len(task)), "groups": groups, "unit": "context"}
+    return replace(contexts, asked=asked, **own)

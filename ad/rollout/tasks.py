@@ -99,11 +99,15 @@ def rollout_asked(
     The policy of `method` must be return-conditioned. `envs` and `label` are those of
     `rollout_envs`.
     """
-    arguments = {"asked_return": [value for value in asked for _ in envs]}
-    settings = replace(config.evaluation, policy=config.evaluation.policy | arguments)
-    changed = replace(config, evaluation=settings)
+    changed = asking_for(config, [value for value in asked for _ in envs])
     new_policy = policy_of(changed, method, model)
     return rollout_envs(changed, [*envs] * len(asked), new_policy, episodes, (), label)
+
+
+def asking_for(config: Experiment, asked: Sequence[float]) -> Experiment:
+    """Return the experiment with an evaluation that asks for a return in each environment."""
+    policy = config.evaluation.policy | {"asked_return": [*asked]}
+    return replace(config, evaluation=replace(config.evaluation, policy=policy))
 
 
 def env_seed(eval_seed: int, task: np.ndarray) -> int:

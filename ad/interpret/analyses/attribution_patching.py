@@ -17,7 +17,6 @@ from ad.evaluation.scores import UNKNOWN
 from ad.interpret.analyses.pairs import (
     POINTS,
     Pair,
-    PairAnalysis,
     effects,
     head_patches,
     labeled_recoveries,
@@ -26,7 +25,7 @@ from ad.interpret.analyses.pairs import (
     place_patches,
     recovery,
 )
-from ad.interpret.analysis import correlation, texts
+from ad.interpret.analysis import Analysis, correlation, texts
 from ad.interpret.hooks import Values, hooked
 from ad.interpret.labeled import Axes, LabeledArray
 from ad.reporting.page import Table
@@ -34,9 +33,10 @@ from ad.reporting.page import Table
 KINDS = {"head": head_patches, "place": place_patches}  # patches that are made and estimated
 
 
-class AttributionPatching(PairAnalysis):
+class AttributionPatching(Analysis):
     """Estimated recovery of each head at each decision, and its agreement with real patches."""
 
+    reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "effect": ("change", "measure"),
         "head_place": ("change", "head", "before"),

@@ -77,15 +77,17 @@ class Behavior(Analysis):
             axes["difference"] = by | action
         shapes = {name: [len(labels) for labels in of.values()] for name, of in axes.items()}
         tables = {name: np.full((3, *shape), np.nan) for name, shape in shapes.items()}
+        count = np.zeros([len(labels) for labels in by.values()])
         for kept, measured in zip(bank.kept, _measured(subject, bank, names), strict=True):
             for asked in bank.asked:
                 rows, key = kept.rows(asked), (kept.source, kept.situation, asked)
+                count[*(by[axis].index(k) for axis, k in zip(BY, key, strict=True))] = rows.sum()
                 for name, values in measured.items() if rows.any() else ():
                     if kept.situation in axes[name]["situation"]:
                         at = [axes[name][axis].index(k) for axis, k in zip(BY, key, strict=True)]
                         tables[name][:, *at] = _estimate(values[rows], kept.contexts.group[rows])
         unit = f"{subject.contexts.unit}s and made context"
-        results = {"decisions": LabeledArray(_count(bank, by), by, "number of decisions")}
+        results = {"decisions": LabeledArray(count, by, "number of decisions")}
         for name, (mean, *bounds) in tables.items():
             about = f"{ABOUT[name]}: mean over {unit}s"
             results |= with_interval(name, mean, np.stack(bounds), axes[name], about, unit)
@@ -116,16 +118,6 @@ def _row(results: Results, situation: str, asked: float | str) -> list[str]:
     cells += [f"{components[n]}: {sampled[n]:.3f}" for n in order] + [""] * (SHOWN - len(order))
     text = asked if isinstance(asked, str) else f"{asked:g}"
     return [situation, text, ", ".join(texts(decisions, ".0f")), *cells]
-
-
-def _count(bank: Bank, by: Axes) -> np.ndarray:
-    """Return the number of decisions by source, situation and asked return."""
-    count = np.zeros([len(labels) for labels in by.values()])
-    for kept in bank.kept:
-        count[by["contexts"].index(kept.source), by["situation"].index(kept.situation)] = [
-            kept.rows(asked).sum() for asked in bank.asked
-        ]
-    return count
 
 
 def _bank(subject: Subject) -> Bank:

@@ -218,20 +218,15 @@ def _replaced(subject: Subject, sample: Contexts, part: str, asked: list[float])
     axes = {"head": subject.heads, "asked return": asked, "measure": MEASURES}
     about = "scores of the state's token attending, and attention: mean over views"
     added = {"thing": [*things], "cell": cells}
+    about_change = f"{about}, change if a cell shows another thing"
+    change = changed - intact[..., None, None]
     results = {
         f"scores{suffix}": labeled(intact, axes, about),
-        f"replaced{suffix}": labeled(
-            changed - intact[..., None, None],
-            {**axes, **added},
-            f"{about}, change if a cell shows another thing",
-        ),
+        f"replaced{suffix}": labeled(change, {**axes, **added}, about_change),
     }
     if front := front_cell(subject, part):
-        results[f"in_front{suffix}"] = labeled(
-            changed[..., cells.index(front)],
-            {**axes, "thing": [*things]},
-            f"{about}, with a thing in front of the agent",
-        )
+        about, axes = f"{about}, with a thing in front of the agent", {**axes, "thing": [*things]}
+        results[f"in_front{suffix}"] = labeled(changed[..., cells.index(front)], axes, about)
     return results
 
 

@@ -7,14 +7,13 @@ has no effect, 1 if it undoes the change.
 """
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import numpy as np
 import torch
 
 from ad.data.episodes import ratio
 from ad.evaluation.metrics import RESAMPLES
-from ad.interpret.analysis import MEASURES, Analysis, Subject, compared
+from ad.interpret.analysis import MEASURES, Subject, compared
 from ad.interpret.changes import Queries, changed, changes, make_queries
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Write, hooked
@@ -109,12 +108,6 @@ class Pair:
         """
         among = entries[None, ..., None] == torch.from_numpy(wanted)[:, None, None]
         return among.any(-1).flatten(0, 1).to(self.model.head.weight.device)
-
-
-class PairAnalysis(Analysis):
-    """An analysis of the values that carry changes of a context through the model."""
-
-    reads_outputs: ClassVar[bool] = True
 
 
 def make_pairs(subject: Subject) -> dict[str, Pair]:

@@ -13,7 +13,6 @@ import torch
 
 from ad.interpret.analyses.pairs import (
     Pair,
-    PairAnalysis,
     Patches,
     effects,
     head_patches,
@@ -22,15 +21,16 @@ from ad.interpret.analyses.pairs import (
     place_patches,
     recovery,
 )
-from ad.interpret.analysis import rows_of
+from ad.interpret.analysis import Analysis, rows_of
 from ad.interpret.labeled import Axes
 from ad.interpret.relations import relation_names, relations
 from ad.reporting.page import Table
 
 
-class Patching(PairAnalysis):
+class Patching(Analysis):
     """Recovery of each change of the context by single values of the unchanged run."""
 
+    reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "effect": ("change", "measure"),
         "head": ("change", "head"),

@@ -15,14 +15,13 @@ import torch
 from ad.evaluation.scores import UNKNOWN
 from ad.interpret.analyses.pairs import (
     Pair,
-    PairAnalysis,
     Patches,
     effects,
     head_patches,
     labeled_recoveries,
     make_pairs,
 )
-from ad.interpret.analysis import estimate_text
+from ad.interpret.analysis import Analysis, estimate_text
 from ad.interpret.hooks import Write, hooked
 from ad.interpret.labeled import Axes
 from ad.models.sequence_model import SequenceModel
@@ -36,9 +35,10 @@ INPUTS = ("q", "k", "v")
 Heads = list[tuple[int, int]]  # layer and number
 
 
-class PathPatching(PairAnalysis):
+class PathPatching(Analysis):
     """Recovery of each change of the context by the edge from a head to each later component."""
 
+    reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "effect": ("change", "measure"),
         "sender": ("change", "sender"),
