@@ -39,6 +39,12 @@ class Queries:
         """Return the rows [N, ...] of values [N, T, ...] at the last decisions."""
         return values[torch.arange(len(self.last)), torch.from_numpy(self.last) - 1]
 
+    def by_group(self, values: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return the sums [K, ...] of values [N, ...] over the contexts `rows` of each group."""
+        total = np.zeros((len(self.contexts.groups), *values.shape[1:]))
+        np.add.at(total, self.contexts.group[rows], values[rows])
+        return total
+
 
 Change = Callable[[Queries, SequenceModel, np.random.Generator], Window]
 

@@ -29,7 +29,7 @@ from ad.interpret.analysis import (
     compared,
     estimate_text,
     over_groups,
-    texts,
+    rows_of,
 )
 from ad.interpret.changes import Queries, make_queries, shortened
 from ad.interpret.contexts import Environments
@@ -110,14 +110,11 @@ class ContextScan(Analysis):
         header = ["variant", *results["probabilities"].axes["measure"]]
         header += [f"return, {period}" for period in PERIODS]
         header += [f"change, {PERIODS[0]}"]
-        rows = []
-        for name in results["returns"].axes["variant"]:
-            differences, returns, change, interval = (
-                results[array].at(variant=name)
-                for array in ("probabilities", "returns", "change", "change_interval")
-            )
-            cells = texts([*differences, *returns], ".3f")
-            rows.append([name, *cells, estimate_text(change[0], *interval[:, 0], "+.3f")])
+        names = ("change", "change_interval")
+        change, bounds = (results[name].at(period=PERIODS[0]) for name in names)
+        rows = rows_of(results, ("probabilities", ".3f"), ("returns", ".3f"))
+        for row, *numbers in zip(rows, change, *bounds, strict=True):
+            row.append(estimate_text(*numbers, "+.3f"))
         return Table(header, rows)
 
 
@@ -224,16 +221,15 @@ def periods(returns: np.ndarray) -> np.ndarray:
 def _probabilities(subject: Subject, scanned: Sequence[Variant]) -> Results:
     """Return the distance of each variant's action probabilities from the intact ones."""
     queries = make_queries(subject.contexts, NUM_CONTEXTS)
-    intact, group = log_probs(subject.model, queries, HELD_OUT), queries.contexts.group
-    unit, count = queries.contexts.unit, np.bincount(group, minlength=len(queries.contexts.groups))
+    intact, unit = log_probs(subject.model, queries, HELD_OUT), queries.contexts.unit
+    count = queries.by_group(np.ones((len(queries.last), 1)))
     mean = np.full((len(scanned), 2), np.nan)
     interval = np.full((2, *mean.shape), np.nan)
     for row, variant in enumerate(scanned):
         if not (variant.problem or variant.on_train_tasks):
             varied = log_probs(subject.model, queries, variant)
-            measures = compared(intact, varied).cpu().numpy().T
-            sums = [np.bincount(group, values, len(count)) for values in measures]
-            mean[row], interval[:, row] = over_groups(ratio(np.stack(sums, 1), count[:, None]))
+            sums = queries.by_group(compared(intact, varied).cpu().numpy())
+            mean[row], interval[:, row] = over_groups(ratio(sums, count))
     axes = {"variant": [variant.name for variant in scanned], "measure": MEASURES}
     about = "action probabilities at the same last decisions, against the intact variant: mean"
     return with_interval("probabilities", mean, interval, axes, f"{about} over {unit}s", unit)

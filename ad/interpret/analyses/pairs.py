@@ -52,10 +52,7 @@ class Pair:
 
     def by_group(self, values: torch.Tensor) -> np.ndarray:
         """Return the sums [K, ...] of values [N, ...] over the changed contexts of each group."""
-        contexts = self.queries.contexts
-        total = np.zeros((len(contexts.groups), *values.shape[1:]))
-        np.add.at(total, contexts.group[self.differs], values.cpu().numpy()[self.differs])
-        return total
+        return self.queries.by_group(values.cpu().numpy(), self.differs)
 
     def effect(self) -> np.ndarray:
         """Return the mean divergence and the share of contexts with another best action.
