@@ -159,21 +159,6 @@ def test_the_budget_is_known_from_the_records(tmp_path, capsys):
     assert "3 of 3 records were made with other versions" in lines[-2]  # torch 1
 
 
-def test_a_library_that_is_missing_refuses_only_the_runs_that_need_it(tmp_path, monkeypatch):
-    import ad.sources.sb3.settings
-
-    monkeypatch.setattr(ad.sources.sb3.settings, "find_spec", lambda name: None)
-    board = SmallBoard(tmp_path)
-    rows = {"distillation": {}, "rl2": {"settings": {"method.name": "rl2"}}}
-    content = {"experiment": str(tmp_path / "room.yaml"), "rows": rows, "seeds": [0]}
-    sweep = write_sweep(tmp_path, content)
-    measure, runs = new_measure(sweep), sweep.planned_runs()
-    with pytest.raises(ConfigError, match=r"rl2: method.name .* not installed: pip"):
-        prepare_missing(sweep.records, measure, runs, board.root)
-    add_records(sweep.records, records_of(sweep, {"rl2": [0.5]}).values())
-    assert len(prepare_missing(sweep.records, measure, runs, board.root)) == 1
-
-
 def test_a_run_whose_folder_is_locked_is_running_and_comes_last(made, tmp_path, capsys):
     board, measure = SmallBoard(tmp_path), new_measure(made.sweep)
     first, *others = board.runs

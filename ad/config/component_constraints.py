@@ -1,7 +1,6 @@
 """Constraints between settings that import the components which a configuration names.
 
-They are checked only where the sections that they read have no other problem. Those of
-LIBRARY_CONSTRAINTS import further packages, too, and are checked only where a run is to be made.
+They are checked only where the sections that they read have no other problem.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -40,8 +39,8 @@ class ComponentConstraints(Constraints):
                 yield from found
 
 
-COMPONENT_CONSTRAINTS, LIBRARY_CONSTRAINTS = ComponentConstraints(), ComponentConstraints()
-constraint, library_constraint = COMPONENT_CONSTRAINTS.register, LIBRARY_CONSTRAINTS.register
+COMPONENT_CONSTRAINTS = ComponentConstraints()
+constraint = COMPONENT_CONSTRAINTS.register
 
 
 def _problems(check: Check, path: str, config: Experiment, world) -> list[Problem]:
@@ -57,11 +56,6 @@ def _problems(check: Check, path: str, config: Experiment, world) -> list[Proble
 @constraint("method", "env")
 def method_can_learn(config, world):
     _method(config).check(config, world)
-
-
-@library_constraint("method", "env")
-def method_has_its_libraries(config, world):
-    _method(config).check_libraries(config, world)
 
 
 @constraint("source", "env", "split", "method.name")
@@ -101,10 +95,8 @@ def windows_can_be_permuted(config, world):
         yield Problem("data.permute", f"must be none or actions with {config.env.id}: {text}")
 
 
-@constraint("model.encoders", "env", "method.name")
+@constraint("model.encoders", "env")
 def encoders_fit_parts_of_the_observation(config, world):
-    if not METHODS.load(config.method.name).reads_histories:
-        return
     parts = observation_parts(world)
     for name, encoder in config.model.encoders.items():
         if not isinstance(encoder, str):
@@ -117,19 +109,16 @@ def encoders_fit_parts_of_the_observation(config, world):
         _check_encoder("model.encoders", encoder, name, parts[name])
 
 
-@constraint("model.encoder", "model.encoders", "env", "method.name")
+@constraint("model.encoder", "model.encoders", "env")
 def encoder_fits_the_other_parts(config, world):
-    if not METHODS.load(config.method.name).reads_histories:
-        return
     for name, part in observation_parts(world).items():
         if name not in config.model.encoders:
             _check_encoder("model.encoder", config.model.encoder, name, part)
 
 
-@constraint("model", "method.name")
+@constraint("model")
 def memory_can_be_built(config, world):
-    if METHODS.load(config.method.name).reads_histories:
-        MEMORIES.load(config.model.memory).check(config)
+    MEMORIES.load(config.model.memory).check(config)
 
 
 @constraint("evaluation.worlds", "env", "split", "model", "method.name")

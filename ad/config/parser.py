@@ -14,7 +14,7 @@ from typing import Any
 
 import pyrallis
 
-from ad.config.component_constraints import COMPONENT_CONSTRAINTS, LIBRARY_CONSTRAINTS
+from ad.config.component_constraints import COMPONENT_CONSTRAINTS
 from ad.config.constraints import CONSTRAINTS
 from ad.config.fields import (
     is_unused,
@@ -67,7 +67,7 @@ def load_words(
     for setting, word in settings.items():
         problems += _override(file.data, setting, word)
     config = _build(file.data, problems)
-    if problems := problems or list(LIBRARY_CONSTRAINTS.violations(config)):
+    if problems:
         raise _error(problems, file, path, settings, " (command line)")
     for sentence in dropped:
         warn(f"{path}: {sentence}")
@@ -77,8 +77,7 @@ def load_words(
 def load_file(path: str | Path, /, **overrides: Any) -> Experiment:
     """Return the experiment of a YAML file. `overrides`: dotted setting -> plain value.
 
-    Raises ConfigError with a line for each problem of the file and the settings. Libraries are not
-    asked: the LIBRARY_CONSTRAINTS of `ad.config.component_constraints` do.
+    Raises ConfigError with a line for each problem of the file and the settings.
     """
     file = YamlFile(read_text(path))
     problems = list(file.problems)

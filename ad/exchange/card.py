@@ -4,6 +4,7 @@ from ad.config.schema import config_hash
 from ad.config.yaml_io import dump_yaml
 from ad.evaluation.scores import SCORES, columns
 from ad.evaluation.summary import SUMMARY, is_evaluated
+from ad.methods import build_method
 from ad.reporting.tables import SPLIT_TITLES, run_table
 from ad.runtime.files import read_checked_json
 from ad.runtime.run import Run
@@ -20,14 +21,20 @@ def card(run: Run, num_parameters: int) -> str:
     """Return the model card of a run as Markdown: its model, training data and scores."""
     results = read_results(run)
     scores = run_table(results).compact().markdown() if results else "It is not evaluated."
+    config, train, method = run.config, len(run.split.train_tasks), build_method(run.config.method)
+    if method.reads_histories:
+        source = f"({config.source.algorithm}, {config.source.env_steps:,} env steps each)"
+        trained = f"for {config.training.steps:,} steps on the histories of {train} tasks {source}"
+    else:
+        trained = f"in the worlds of {train} tasks, for {method.transitions(config):,} env steps"
     return CARD.format(
         front_matter=dump_yaml(_front_matter(run, results)),
-        config=run.config,
+        config=config,
         num_parameters=num_parameters,
-        train=len(run.split.train_tasks),
+        trained=trained,
         held_out=len(run.split.held_out_tasks),
-        method=run.config.method.name.replace("_", " "),
-        config_hash=config_hash(run.config),
+        method=config.method.name.replace("_", " "),
+        config_hash=config_hash(config),
         split_hash=run.split.hash,
         scores=scores.rstrip(),
     )
@@ -77,9 +84,7 @@ A sequence model ({config.model.memory}) of {num_parameters:,} parameters that a
 transitions, and so learns in context to solve tasks of {config.env.id} that it was not trained on.
 Method: {method}.
 
-- Trained for {config.training.steps:,} steps on the learning histories of {train} tasks \
-({config.source.algorithm}, {config.source.env_steps:,}
-  env steps each); {held_out} tasks were held out.
+- Trained {trained}; {held_out} tasks were held out.
 - Configuration {config_hash}
 - Split {split_hash}
 

@@ -98,12 +98,6 @@ class Method:
                 config, "it needs a world that knows its optimal actions by the observation"
             )
 
-    def check_libraries(self, config: "Experiment", world: TaskOracle) -> None:
-        """Raise SettingError if a library is missing, or refuses the settings.
-
-        It is called only where a run is to be made: plans and records of many runs need no library.
-        """
-
     def train_steps(self, config: "Experiment") -> int:
         """Return the number of train steps of a whole training."""
         return config.training.steps

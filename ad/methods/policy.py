@@ -2,9 +2,17 @@
 
 from abc import abstractmethod
 
+import numpy as np
 import torch
 
 Observation = torch.Tensor | dict[str, torch.Tensor]  # [N, ...], by part unless undivided
+
+
+def as_tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return an array as a tensor on `device`; torch lacks the wider unsigned integers."""
+    if values.dtype.kind == "u" and values.dtype.itemsize > 1:
+        values = values.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
 
 class Policy:

@@ -11,7 +11,7 @@ from ad.data.episodes import success_or_nan
 from ad.data.schema import transition_fields
 from ad.data.spec import field_name
 from ad.errors import NumericError
-from ad.methods.policy import Observation, Policy
+from ad.methods.policy import Observation, Policy, as_tensor
 from envs.rng import derive_key, uniform
 from envs.spaces import split_observation
 
@@ -148,13 +148,6 @@ def rollout(
         recorded,
         _trajectory(steps, env.unwrapped),
     )
-
-
-def as_tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Return an array as a tensor on `device`; torch lacks the wider unsigned integers."""
-    if values.dtype.kind == "u" and values.dtype.itemsize > 1:
-        values = values.astype(np.int64)
-    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
 
 def derive_seeds(seeds: Sequence[int]) -> tuple[list[int], np.ndarray]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ad.config.component_constraints import LIBRARY_CONSTRAINTS
 from ad.config.fields import as_yaml, label
 from ad.config.schema import EvaluationConfig, Experiment, config_hash
 from ad.errors import ConfigError
@@ -165,13 +164,6 @@ def training_hash(config: Experiment) -> str:
 def reads_histories(config: Experiment) -> bool:
     """Return whether the method of an experiment learns from histories, and not in the worlds."""
     return build_method(config.method).reads_histories
-
-
-def check_libraries(runs: Iterable[PlannedRun]) -> None:
-    """Raise ConfigError for the first of `runs` that a library is missing for, or refuses."""
-    for run in runs:
-        for problem in LIBRARY_CONSTRAINTS.violations(run.config):
-            raise ConfigError(f"{run.label}: {problem.path} {problem.text}")
 
 
 def check_titles(where: str, titles: Iterable[str], known: Collection[str]) -> None:

@@ -21,7 +21,7 @@ from ad.runtime.locks import is_locked, locked
 from ad.sweeps.analyses import AnalysisMeasure
 from ad.sweeps.learning import LearningMeasure
 from ad.sweeps.measures import Measure
-from ad.sweeps.plan import PlannedRun, Sweep, check_libraries
+from ad.sweeps.plan import PlannedRun, Sweep
 from ad.sweeps.records import (
     VERSIONS,
     Record,
@@ -106,8 +106,7 @@ def prepare_missing(
     """Prepare to make the bundles of `runs` that have no record, and return them.
 
     Prints how many there are. With `retry`, removes the records of failed runs, which count as
-    missing then. Removes the folders of finished runs, unless `keep`. Raises ConfigError for what a
-    library lacks or refuses.
+    missing then. Removes the folders of finished runs, unless `keep`.
     """
     if retry:
         forget_failures(path, {run.key for run in runs})
@@ -119,7 +118,6 @@ def prepare_missing(
         else:
             missing.append(bundle)
     if missing:
-        check_libraries(bundle[0] for bundle in missing)
         measure.check(run for bundle in missing for run in bundle)
         info(budget(measure, runs, records))
     if count := sum(run.key in records and bool(records[run.key].failure) for run in runs):

@@ -37,7 +37,7 @@ class LearnerTrainer(BaseTrainer):
         return self.learner.learning_rate
 
     def compile(self) -> None:
-        """Do nothing: the learner is the library's."""
+        """Do nothing: the learner steps its model itself."""
 
     def train_step(self) -> None:
         """Take the present train step by the learner.
