@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ad.data.episodes import ratio
 from ad.errors import ConfigError
 from ad.interpret.contexts import Contexts, context_policy, number_observations
 from ad.interpret.hooks import Point, Write, hooked
@@ -22,9 +21,8 @@ from ad.models.sequence_model import SequenceModel
 from envs.minigrid.encoding import (
     COLORS,
     OBJECTS,
+    cells_in,
     encoded_cells,
-    has_cells,
-    one_hot,
     shows_cells,
 )
 from envs.spaces import Discrete, Part
@@ -284,50 +282,6 @@ def explain(
     }
 
 
-def scan_returns(
-    model: SequenceModel, contexts: Contexts, asked: Sequence[float], direction: torch.Tensor
-) -> Results:
-    """Return what changes at the last decision of one context if another return is asked for.
-
-    probability: by asked return and action, of the outputs' softmax. components: their contribution
-    to the `direction` [A]. attention: of each head on each relation. correlation: of each
-    component's contribution with the sum of all, over the asked returns.
-    """
-    from ad.interpret.changes import asking
-
-    scanned = []
-    for value in asked:
-        window = contexts.window | asking(contexts, value, contexts.valid)
-        scanned.append(explain(model, replace(contexts, window=window), direction))
-    stacked = {name: np.stack([one[name].values for one in scanned]) for name in scanned[0]}
-    parts = stacked["components"].astype(np.float64)
-    parts = np.concatenate([parts.sum(1, keepdims=True), parts], 1)
-    centered = parts - parts.mean(0)
-    norms = np.sqrt((centered**2).sum(0))
-    exponents = np.exp(stacked["outputs"] - stacked["outputs"].max(1, keepdims=True))
-    of_return, named = {"asked return": list(asked)}, scanned[0]
-    components = {"component": ["sum", *named["components"].axes["component"]]}
-    arrays = {
-        "probability": (
-            exponents / exponents.sum(1, keepdims=True),
-            {**of_return, **named["outputs"].axes},
-            "probability of an action",
-        ),
-        "components": (parts, {**of_return, **components}, "contribution to the direction"),
-        "attention": (
-            stacked["attention"],
-            {**of_return, **named["attention"].axes},
-            "share of attention on the tokens of a relation",
-        ),
-        "correlation": (
-            ratio(centered.T @ centered[:, 0], norms * norms[0]),
-            components,
-            "correlation of the contribution with the sum of all",
-        ),
-    }
-    return {name: LabeledArray(*array) for name, array in arrays.items()}
-
-
 def decision_values(model: SequenceModel, contexts: Contexts, point: str) -> torch.Tensor:
     """Return the values at `point` of the last decision's tokens in one context, [streams, M, C].
 
@@ -406,7 +360,7 @@ def put(
     cells = cells.copy()
     cells[x, y] = OBJECTS.index(kind), COLORS.index(color), 0
     name = cell_part(parts)
-    seen = cells if has_cells(parts[name]) else one_hot(cells)
+    seen = cells_in(parts[name].shape[2], cells)
     return replace(history, observation={**history.observation, name: seen})
 
 

@@ -44,6 +44,11 @@ def one_hot(cells: np.ndarray) -> np.ndarray:
     return np.concatenate(planes, axis=-1)
 
 
+def cells_in(depth: int, cells: np.ndarray) -> np.ndarray:
+    """Return encoded `cells` [..., 3] as a picture of `depth` numbers shows them: 3, or 20."""
+    return one_hot(cells) if depth == NUM_PLANES else cells
+
+
 def from_one_hot(planes: np.ndarray) -> np.ndarray:
     """Return the encoded cells, uint8 [..., 3], of one-hot `planes` [..., 20]."""
     groups = np.split(planes, np.cumsum(SIZES)[:-1], axis=-1)

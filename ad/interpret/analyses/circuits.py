@@ -44,7 +44,7 @@ from ad.interpret.labeled import LabeledArray, Results
 from ad.interpret.relations import decision_tokens
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
-from envs.minigrid.encoding import NUM_PLANES, one_hot
+from envs.minigrid.encoding import cells_in
 
 NUM_SINGULAR = 4  # singular vectors of a circuit
 NUM_VIEWS = 24  # in which cells are replaced
@@ -241,7 +241,7 @@ def replaced_scores(
     entry, field = int(view.last[0]), field_name("observation", part)
     seen = view.window[field][0, entry]
     depth, cells = seen.shape[-1], seen.shape[:-1].numel()
-    new = torch.from_numpy(one_hot(things) if depth == NUM_PLANES else things).to(seen)
+    new = torch.from_numpy(cells_in(depth, things)).to(seen)
     place = torch.arange(len(things) * cells)
     pictures = seen.reshape(-1, depth).repeat(1 + len(place), 1, 1)
     pictures[1 + place, place % cells] = new[place // cells]

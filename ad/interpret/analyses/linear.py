@@ -26,8 +26,8 @@ from envs.minigrid.encoding import (
     COLORS,
     OBJECTS,
     STATES,
+    cells_in,
     encoded_cells,
-    one_hot,
     shows_cells,
 )
 from envs.spaces import Part
@@ -237,6 +237,6 @@ def _thing_name(kind: int, color: int, state: int) -> str:
 
 def thing_vectors(features: Features, things) -> torch.Tensor:
     """Return what n things (object, color, state) add to a token in each cell, [n, cells, C]."""
-    values = np.array(list(things), np.uint8)
-    values = torch.from_numpy(one_hot(values) if features.channels == PLANES else values)
-    return torch.einsum("nk,kpc->npc", values.to(features.vectors), features.vectors)
+    values = cells_in(len(features.channels), np.array(list(things), np.uint8))
+    vectors = features.vectors
+    return torch.einsum("nk,kpc->npc", torch.from_numpy(values).to(vectors), vectors)

@@ -8,7 +8,7 @@ component with the preference is over the asked returns of the same decision. Th
 head by relation (`relations.py`) is told by asked return, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -67,8 +67,7 @@ class ReturnScan(Analysis):
         sums = scan_sums(model, subject.contexts.select(slice(None, None, every)), asked)
         count, present, mass = (sums.pop(name) for name in ("count", "present", "attention"))
         means = {name: ratio(value.T, count).T for name, value in sums.items()}  # [K, ...]
-        variances = means["component_variance"] * means["preference_variance"][..., None]
-        means["correlation"] = ratio(means["covariance"], np.sqrt(variances))
+        means["correlation"] = correlations(means)
         occurs = present.any(0)
         means["attention"] = ratio(mass, present[:, None, None])[..., occurs]
         names = [name for name, one in zip(relation_names(model), occurs, strict=True) if one]
@@ -133,12 +132,23 @@ def scan_sums(model: SequenceModel, contexts: Contexts, asked: np.ndarray) -> di
     return sums
 
 
-def scan(model: SequenceModel, batch: Contexts, asked: np.ndarray) -> dict[str, torch.Tensor]:
-    """Return the terms of the sums of `scan_sums`, [B, T, ...] by name."""
+def correlations(moments: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the correlations [..., 1 + P] with the preference from moments of `scan_sums`."""
+    variances = moments["component_variance"] * moments["preference_variance"][..., None]
+    return ratio(moments["covariance"], np.sqrt(variances))
+
+
+def scan(
+    model: SequenceModel, batch: Contexts, asked: np.ndarray, directions: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """Return the terms of the sums of `scan_sums`, [B, T, ...] by name.
+
+    `directions` [N, A] of the outputs take the place of the preferences for the A actions.
+    """
     fields = (asking(batch, float(value), batch.valid) for value in asked)
     scanned = [replace(batch, window=batch.window | changed) for changed in fields]
     probability = torch.stack([outputs(model, one).softmax(-1) for one in scanned], 2)
-    parts = torch.stack([preferences(model, one) for one in scanned], 2).double()
+    parts = torch.stack([preferences(model, one, directions) for one in scanned], 2).double()
     preference = parts.sum(-1)  # [B, T, R, A]
     parts = torch.cat([preference[..., None], parts], -1)  # [B, T, R, A, 1 + P]
     centered, along = parts - parts.mean(2, keepdim=True), torch.from_numpy(asked - asked.mean())
@@ -158,8 +168,15 @@ def scan(model: SequenceModel, batch: Contexts, asked: np.ndarray) -> dict[str, 
     }
 
 
-def preferences(model: SequenceModel, batch: Contexts) -> torch.Tensor:
-    """Return each component's contribution to the preference for each action, [B, T, A, P]."""
+def preferences(
+    model: SequenceModel, batch: Contexts, directions: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return each component's contribution to the preference for each action, [B, T, A, P].
+
+    With `directions` [N, A] of the outputs it is the contribution to each of them, [B, T, N, P].
+    """
     values, actions = read_values(model, batch), model.spec.num_actions
-    directions = torch.eye(actions, device=model.head.weight.device) - 1 / actions
+    if directions is None:
+        directions = torch.eye(actions) - 1 / actions
+    directions = directions.to(model.head.weight)
     return torch.stack([Reading(model, values, one).components() for one in directions], 2)

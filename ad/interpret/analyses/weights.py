@@ -48,10 +48,9 @@ from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
 from envs.minigrid.encoding import (
     COLORS,
-    NUM_PLANES,
     OBJECTS,
     STATES,
-    one_hot,
+    cells_in,
     shows_cells,
 )
 from envs.spaces import Part
@@ -155,7 +154,7 @@ def blank(part: Part) -> torch.Tensor:
     """Return an observation of empty cells, or of zeros if a part shows no cells: [*shape]."""
     values = np.zeros(part.shape, part.window_dtype)
     if shows_cells(part):
-        values[...] = one_hot(EMPTY) if part.shape[2] == NUM_PLANES else EMPTY
+        values[...] = cells_in(part.shape[2], EMPTY)
     return torch.from_numpy(values)
 
 

@@ -290,17 +290,17 @@ const scan = () => alone(async () => {
   showScan(await post("scan", body));
 });
 
-function showScan({ probability, components, attention, correlation }) {
+function showScan({ asked: columns, components, heads, relations, ...found }) {
   const turned = (values) => values[0].map((_, row) => values.map((own) => own[row]));
   const { low, high, value } = shown.asked, marks = [[low, "lowest"], [high, "highest"], [value, "asked"]];
-  const columns = probability["asked return"], common = { kind: "lines", columns, column_name: "asked return", marks };
-  const heads = attention.head.slice(1).flatMap((head, index) => attention.relation.map((relation, place) => [
-    `${headName(head)}: ${relation}`, attention.values.map((own) => own[index + 1][place])])).filter(([, values]) => values.some(isNumber));
-  const r = correlation.values.map((number, index) => [headName(correlation.component[index]), number === null ? "–" : signed(number)]);
+  const common = { kind: "lines", columns, column_name: "asked return", marks };
+  const looks = heads.flatMap((head, index) => relations.map((relation, place) => [
+    `${headName(head)}: ${relation}`, found.attention.map((own) => own[index][place])]));
+  const r = found.correlation.map((number, index) => [headName(components[index]), number === null ? "–" : signed(number)]);
   fill($("scanned"),
-    chart({ ...common, rows: shown.actions, values: turned(probability.values), title: "Probability of each action", domain: [0, 1] }),
-    chart({ ...common, rows: components.component.map(headName), values: turned(components.values), title: `Contributions to ${directionText(shown)}` }),
-    chart({ ...common, rows: heads.map(([name]) => name), values: heads.map(([, values]) => values), title: "Attention", domain: [0, 1] }),
+    chart({ ...common, rows: shown.actions, values: turned(found.probability), title: "Probability of each action", domain: [0, 1] }),
+    chart({ ...common, rows: components.map(headName), values: turned(found.contribution), title: `Contributions to ${directionText(shown)}` }),
+    chart({ ...common, rows: looks.map(([name]) => name), values: looks.map(([, values]) => values), title: "Attention", domain: [0, 1] }),
     element("div", {}, element("b", {}, "Correlation with the sum over these returns"), table(["component", "correlation"], r)));
 }
 

@@ -15,7 +15,6 @@ from ad.errors import ConfigError
 from ad.interpret.analysis import Choice, Subject
 from ad.interpret.app.session import UNTIL, Entry, Session
 from ad.interpret.app.view import run_view, scan_view, session_view
-from ad.interpret.directions import parse_direction
 from ad.interpret.edits import THINGS, parse_observation
 from ad.runtime.run import Run
 from envs.tasks import SPLITS
@@ -151,9 +150,8 @@ class App:
 
     def _view(self, session: Session, body: Body) -> dict:
         if "direction" in body:
-            name, spec = body["direction"], session.model.spec
-            if name is not None:
-                parse_direction(str(name), self.run.world.action_names, spec.num_actions)
+            name = str(body["direction"] or "")
+            _ = session.chosen(direction=name).output_direction
             session.direction = name
         return session_view(session)
 

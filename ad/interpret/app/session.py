@@ -56,7 +56,7 @@ class Session:
         self.shift = 0  # env steps
         self.marks: dict[str, Contexts] = {}
         self.writes: dict[str, Write] = {}
-        self.direction: str | None = None  # that the page shows: no entry, since it changes nothing
+        self.direction = ""  # that the page shows: no entry, since it changes nothing
         self._readers: dict[bool, Reader] = {}
         self.entries: list[Entry] = []
         for entry in entries:
@@ -112,6 +112,10 @@ class Session:
         if RETURN_TO_GO not in self.model.tokenizer.inputs:
             return None
         return float(self.reader(False).inner.target[0])
+
+    def chosen(self, **choice):
+        """Return the subject with another choice of what is looked at."""
+        return replace(self.subject, choice=replace(self.subject.choice, **choice))
 
     def model_action(self) -> int:
         """Return the model's action at the present decision, drawn as in the evaluation."""

@@ -12,7 +12,7 @@ from ad.data.episodes import episodes
 from ad.errors import ConfigError
 from ad.interpret.analysis import check_model
 from ad.interpret.app.session import Session
-from ad.interpret.directions import direction_names, parse_direction
+from ad.interpret.directions import direction_names
 from ad.interpret.edits import (
     THINGS,
     Observation,
@@ -21,10 +21,10 @@ from ad.interpret.edits import (
     best_two,
     cells_of,
     explain,
-    scan_returns,
 )
 from ad.interpret.hooks import point_names
 from ad.interpret.labeled import LabeledArray, Results
+from ad.interpret.relations import relation_names
 from ad.methods.action_values import ActionValueModel
 from ad.models.positions import EnvTime
 from ad.rollout.rollout import allowed_logits
@@ -183,26 +183,34 @@ def explained(session: Session) -> Results:
     """Return what the model computes at the present decision, along the session's direction."""
     mask = None if session.mask is None else session.mask[0]
     with session.model_of():
-        return explain(session.model, session.reader().contexts(), _direction(session), mask)
-
-
-def _direction(session: Session) -> torch.Tensor | None:
-    """Return the chosen direction [A], None for the best action against the second."""
-    if session.direction is None:
-        return None
-    names, spec = session.run.world.action_names, session.model.spec
-    return parse_direction(session.direction, names, spec.num_actions)
+        direction = session.chosen(direction=session.direction).output_direction
+        return explain(session.model, session.reader().contexts(), direction, mask)
 
 
 def scan_view(session: Session, asked: list[float]) -> dict:
     """Return the curves over the asked returns. Raises ConfigError for a model without them."""
+    from ad.interpret.analyses.attribution import component_names
+    from ad.interpret.analyses.return_scan import correlations, scan
+
     if session.asked is None:
         raise ConfigError("the model is not asked for a return, so there is nothing to scan")
-    direction = torch.from_numpy(explained(session)["direction"].values)
+    direction = torch.from_numpy(explained(session)["direction"].values)[None]
     with session.model_of():
-        scanned = scan_returns(session.model, session.reader().contexts(), asked, direction)
+        found = scan(session.model, session.reader().contexts(), np.array(asked), direction)
+    found = {name: values[0, -1].cpu().double().numpy() for name, values in found.items()}
+    occurs = found["present"] > 0
+    names = [n for n, one in zip(relation_names(session.model), occurs, strict=True) if one]
     return {
-        name: {"values": _numbers(array.values), **array.axes} for name, array in scanned.items()
+        "asked": asked,
+        "components": ["sum", *component_names(session.model)],
+        "heads": session.subject.heads,
+        "relations": names,
+        "probability": _numbers(found["probability"]),
+        "contribution": _numbers(
+            np.concatenate([found["preference"], found["contribution"][:, 0]], 1)
+        ),
+        "attention": _numbers(found["attention"][..., occurs]),
+        "correlation": _numbers(correlations(found)[0]),
     }
 
 
