@@ -146,6 +146,14 @@ def test_the_asked_return_moves_forward_by_what_head_1_copies():
     for action, share in enumerate((-1 / 3, -1 / 3, 2 / 3)):
         assert slope.at(action=action, component="0.1") == pytest.approx(COPIES * share, abs=1e-6)
         assert slope.at(action=action, component="0.0") == pytest.approx(0, abs=1e-6)
+    chosen = asked_subject(["empty", "wall"], [0.9, 0.9])
+    run = SimpleNamespace(world=SimpleNamespace(action_names=()))
+    along = replace(chosen, run=run, choice=Choice(direction="2 - 1"))
+    along.__dict__["contexts"] = chosen.contexts
+    analysis = ReturnScan()
+    slope_along = analysis.run(along)["slope"]
+    assert slope_along.at(action="2 - 1", component="0.1") == pytest.approx(COPIES, abs=1e-6)
+    assert analysis.table(analysis.run(along)).rows[0][0] == "2 - 1"
     for asked in probability.axes["asked return"]:
         both = [probabilities(own + COPIES * asked) for own in (0, WALL + AVOIDS)]
         found = [probability.at(action=n, **{"asked return": asked}) for n in range(3)]

@@ -5,7 +5,8 @@ histories, everything else unchanged. The preference for an action is its output
 output of all actions, and a sum over components (`attribution.py`). The slopes of the components'
 contributions over the asked return sum to the slope of the preference. The correlation of a
 component with the preference is over the asked returns of the same decision. The attention of each
-head by relation (`relations.py`) is told by asked return, too.
+head by relation (`relations.py`) is told by asked return, too. A chosen direction takes the place
+of the preferences for the actions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import torch
 
 from ad.data.episodes import ratio
 from ad.errors import ConfigError
+from ad.evaluation.scores import UNKNOWN
 from ad.interpret.analyses.attention import masses
 from ad.interpret.analyses.reading import Reading, component_names, outputs, read_values
 from ad.interpret.analysis import MADE, ROLLOUT, Analysis, estimate_text, over_groups, texts
@@ -64,7 +66,9 @@ class ReturnScan(Analysis):
         model = subject.model
         asked = np.linspace(*model.spec.return_range, NUM_RETURNS)
         every = -(-len(subject.contexts) // MOST_WINDOWS)
-        sums = scan_sums(model, subject.contexts.select(slice(None, None, every)), asked)
+        direction, chosen = subject.choice.direction, subject.output_direction
+        along = None if chosen is None else chosen[None]
+        sums = scan_sums(model, subject.contexts.select(slice(None, None, every)), asked, along)
         count, present, mass = (sums.pop(name) for name in ("count", "present", "attention"))
         means = {name: ratio(value.T, count).T for name, value in sums.items()}  # [K, ...]
         means["correlation"] = correlations(means)
@@ -75,11 +79,16 @@ class ReturnScan(Analysis):
         by_return = {"asked return": asked.tolist()}
         by_head = {**by_return, "head": subject.heads, "relation": names}
         by_action = {**by_return, **actions}
-        contributed = {**by_action, "component": component_names(model)}
+        actions = {"action": [direction]} if direction else actions
+        preferred = {**by_return, **actions}
+        contributed = {**preferred, "component": component_names(model)}
         by_component = {**actions, "component": ["preference", *component_names(model)]}
         abouts = {
             "probability": (by_action, "probability of an action"),
-            "preference": (by_action, "output of an action minus the mean output"),
+            "preference": (
+                preferred,
+                f"output along {direction}" if direction else "output of an action minus the mean",
+            ),
             "contribution": (contributed, "contribution to this preference"),
             "attention": (by_head, "share of attention on the tokens of a relation"),
             "slope": (by_component, "slope over the asked return of the contribution to it"),
@@ -108,24 +117,31 @@ class ReturnScan(Analysis):
             steepest = [
                 f"{components[n]} ({', '.join(texts((slopes[n], r[n]), '+.2f'))})" for n in order
             ]
-            ends = texts(probability.at(action=action)[[0, -1]], ".3f")
+            ends = [UNKNOWN] * 2  # along a direction there is no probability
+            if action in probability.axes["action"]:
+                ends = texts(probability.at(action=action)[[0, -1]], ".3f")
             bounds = interval.at(action=action, component="preference")
             slope_cell = estimate_text(slopes[0], *bounds, "+.3f")
             rows.append([str(action), *ends, slope_cell, *steepest])
         return Table(header, rows)
 
 
-def scan_sums(model: SequenceModel, contexts: Contexts, asked: np.ndarray) -> dict[str, np.ndarray]:
+def scan_sums(
+    model: SequenceModel,
+    contexts: Contexts,
+    asked: np.ndarray,
+    directions: torch.Tensor | None = None,
+) -> dict[str, np.ndarray]:
     """Return sums over the decided decisions of each group, [K, ...] by name.
 
     `probability` and `preference` are [K, R, A] for R asked returns, `contribution` is [K, R, A, P]
     and `attention` [K, R, heads, relations]; `present` [K, relations] counts the decisions that
     have tokens in a relation. Moments over the asked returns are [K, A, 1 + P], the preference
-    first, with `preference_variance` [K, A]; `count` is [K].
+    first, with `preference_variance` [K, A]; `count` is [K]. `directions` are those of `scan`.
     """
     sums: dict[str, np.ndarray] = {}
     for batch in contexts.batches(BATCH):
-        scanned = scan(model, batch, asked)
+        scanned = scan(model, batch, asked, directions)
         scanned["count"] = torch.ones(scanned["slope"].shape[:2])
         for name, values in scanned.items():
             sums[name] = sums.get(name, 0.0) + batch.total(values).sum(1)
