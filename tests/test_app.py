@@ -6,19 +6,26 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 
+import hand_made
 import numpy as np
 import pytest
+import torch
 from browser import MISSING, browser
+from hand_made import AVOIDS, COPIES, GOAL, TIME, WALL
 from test_contexts import METHODS, untrained
 
 from ad.cli import VERBS, exit_code
+from ad.config.parser import load
 from ad.evaluation.evaluate import load_model
 from ad.interpret.analyses.attention import attention_sums
+from ad.interpret.analyses.bank import BANK, Bank
 from ad.interpret.analyses.reading import Reading, outputs, preferred, read_values
+from ad.interpret.analyses.return_scan import ReturnScan
 from ad.interpret.analysis import Subject
 from ad.interpret.app.requests import App
 from ad.interpret.app.server import AppServer
 from ad.interpret.contexts import environments, rollout_contexts
+from ad.interpret.labeled import LabeledArray
 from ad.methods import build_method
 from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.run import Run
@@ -207,6 +214,7 @@ def test_a_checkpoint_is_chosen_from_the_list(page):
         ("start", {"checkpoint": "../../other/checkpoints/step_0000008.pt"}, "checkpoint"),
         ("start", {"entries": "0"}, "entries"),
         ("start", {"entries": [0, {"do": "ask", "value": -1}]}, "stale: entry 1: the model is not"),
+        ("unfold", {"part": "all"}, "part must be one of"),
         ("do", {"entry": 5}, "action"),
         ("do", {"entry": None}, "an entry is"),
         ("do", {"entry": {"do": "reset"}}, "an entry is"),
@@ -307,6 +315,121 @@ def test_actions_that_a_task_lacks_are_not_taken(page_of):
         assert shown["probabilities"][lacking] == 0 and shown["actions"][0] == "action 0"
         sentence = f"the task has no action {lacking}"
         assert page.refused("do", token=shown["token"], entry=lacking) == sentence
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch):
+    """The app of the hand-made decision transformer in Dynamic Obstacles, which looks ahead."""
+    config = load(["--config_path", "configs/dynamic_obstacles.yaml", "--root", str(tmp_path)])
+    subject = Subject(Run(config), build_method(config.method), hand_made.conditioned())
+    monkeypatch.setattr(Subject, "load", lambda run, choice=None: subject)
+    with served(subject.run) as page:
+        yield page
+
+
+def arrays(page, token, part) -> dict:
+    """The arrays of a section by name, as LabeledArray."""
+    found = page.ask("unfold", token=token, part=part)["arrays"]
+    axes = {one["name"]: dict(one["axes"]) for one in found}
+    return {
+        one["name"]: LabeledArray(
+            np.array(one["values"], float).reshape(
+                [len(own) for own in axes[one["name"]].values()]
+            ),
+            axes[one["name"]],
+            one["about"],
+        )
+        for one in found
+    }
+
+
+THERE = {"direction": "forward - turn right"}
+
+
+def wall_ahead(page) -> str:
+    """Begin a game, asked for 0.5, with a wall put in front of the agent in what it sees."""
+    token = page.ask("start", **THERE)["token"]
+    page.do(token, "ask", value=0.5)
+    page.do(token, "put", thing="wall", x=3, y=5, view=True)
+    return token
+
+
+def test_what_a_person_changes_has_the_effects_worked_out_by_hand(grid):
+    token = wall_ahead(grid)
+    before = grid.ask("look", token=token)
+    assert before["outputs"] == pytest.approx([0, 0, WALL + AVOIDS + COPIES / 2], abs=1e-5)
+    ablated = grid.do(token, "ablate", components=["0.0"])
+    assert ablated["outputs"][2] == pytest.approx(WALL + COPIES / 2, abs=1e-5)
+    assert ablated["outputs_before"][2] == pytest.approx(COPIES / 2)  # nothing is really in front
+    grid.ask("undo", token=token)
+    late = grid.do(token, "time", time=150)
+    assert late["outputs"][0] == pytest.approx(TIME / 2, abs=1e-5)
+    grid.do(token, "time", time=None)
+    grid.do(token, "mark", name="A")
+    grid.do(token, "put", thing="goal", x=3, y=5, view=True)
+    goal = grid.do(token, "mark", name="B")
+    steered = grid.do(token, "steer", point="blocks.0.hook_resid_post", coefficient=2)
+    moved = np.array(steered["outputs"]) - goal["outputs"]
+    assert moved == pytest.approx([0, 0, 2 * (GOAL - WALL)], abs=1e-5)
+    again = grid.ask("start", entries=steered["entries"], **THERE)  # as a link does
+    assert without_token(again) == steered
+    played = grid.ask("rollout", token=token, number=0)
+    assert len(played["intact"]["actions"]) <= 300 and played["changed"] != played["intact"]
+
+
+def test_the_sections_have_the_numbers_that_were_set(grid):
+    token = wall_ahead(grid)
+    shown = grid.do(token, "time", time=150)
+    cells = arrays(grid, token, "cells")
+    own = cells["state x view"]
+    assert own.at(what="object", cell="5-3", **THERE) == pytest.approx(WALL)
+    assert np.count_nonzero(own.values) == 1
+    parts = dict(zip(shown["component_names"], shown["components"], strict=True))
+    assert cells["sums"].values.sum() == pytest.approx(parts["state"] + parts["time"], abs=1e-5)
+    assert cells["sums by word"].at(word="object wall") == pytest.approx(WALL)
+    left = {"direction": "turn left - turn right"}
+    grid.ask("look", token=token, **left)
+    curve = arrays(grid, token, "cells")["time"]
+    assert curve.at(position=150, **left) == pytest.approx(TIME / 2, abs=1e-4)
+    grid.ask("look", token=token, **THERE)
+    heads = arrays(grid, token, "heads")
+    terms = heads["ov_terms"].at(head="0.0", term="every state", **THERE)
+    assert terms == pytest.approx(AVOIDS) and heads["qk_return"].axes["asked return"] == [0.5]
+    assert heads["in_front"].axes["head"] == ["0.0", "0.1"]
+    assert np.isfinite(arrays(grid, token, "gradients")["attributed"].values).all()
+
+
+def test_the_scan_has_the_numbers_of_the_analysis(grid):
+    token = wall_ahead(grid)
+    scanned = grid.ask("scan", token=token, low=-1, high=0.95)
+    session = grid.server.answer.__self__.sessions[token]
+    subject = session.chosen()
+    subject.__dict__["contexts"] = session.contexts()
+    found = ReturnScan().run(subject)
+    expected = found["contribution"].at(action=2) - found["contribution"].at(action=1)
+    own = np.array(scanned["contribution"], float)[::5]
+    np.testing.assert_allclose(own[:, 1:], expected[::2], atol=1e-5)
+    np.testing.assert_allclose(
+        scanned["asked"][::5], found["contribution"].axes["asked return"][::2]
+    )
+    assert scanned["correlation"][scanned["components"].index("0.1")] == pytest.approx(1)
+
+
+def test_a_saved_situation_comes_back_from_the_bank_and_a_damaged_bank_is_a_sentence(grid):
+    token = wall_ahead(grid)
+    for _ in range(2):
+        assert "wall in front" in grid.ask("save", token=token)["situations"]
+    session = grid.server.answer.__self__.sessions[token]
+    path = session.run.folder / "inspect" / BANK
+    kept = {one.situation: one for one in Bank.load(path, session.model).kept}["wall in front"]
+    assert kept.source == "edited" and len(kept.contexts) == 2
+    windows = kept.contexts.select([1]).window, session.contexts().window
+    torch.testing.assert_close(*windows, equal_nan=True)
+    shown = grid.ask("look", token=token)["probabilities"]  # nothing is ablated
+    assert kept.probability.tolist() == [pytest.approx(shown, abs=1e-5)] * 2
+    path.write_bytes(damaged := path.read_bytes()[:-100])
+    assert "is damaged" in grid.refused("save", token=token)
+    assert path.read_bytes() == damaged
 
 
 @pytest.mark.parametrize(

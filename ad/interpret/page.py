@@ -121,7 +121,7 @@ def _section(name: str, about: dict, results: Results, learning: Results | None 
         "facts": _facts(about),
         "table": _table(table),
         "arrays": [
-            _array(array_name, array, bounds.get(array_name), results)
+            array_data(array_name, array, bounds.get(array_name), results)
             for array_name, array in results.items()
             if array_name not in bounds.values()
         ],
@@ -148,8 +148,10 @@ def _table(table: Table) -> dict:
     return {"header": table.header, "rows": table.rows}
 
 
-def _array(name: str, array: LabeledArray, interval: str | None, results: Results) -> dict:
-    """Return an array with its axes, and the bounds that the array called `interval` holds."""
+def array_data(
+    name: str, array: LabeledArray, interval: str | None = None, results: Results | None = None
+) -> dict:
+    """Return an array with its axes for `arrays.js`, and the bounds in the array `interval`."""
     entry = {
         "name": name,
         "about": array.about,

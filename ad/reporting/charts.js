@@ -223,7 +223,11 @@ function scale(values, domain) {
   return { share, fill: (v) => fill(color, share(v)), ends: [begin, end], strip: `linear-gradient(90deg, transparent, ${color})` };
 }
 
-const scaleBar = ({ ends, strip }) => element("div", { class: "scale" }, textOf(Number(ends[0].toPrecision(3))), element("i", { style: `background:${strip}` }), textOf(Number(ends[1].toPrecision(3))));
+function scaleBar({ ends, strip }) {
+  const bar = element("i"), [low, high] = ends.map((end) => textOf(Number(end.toPrecision(3))));
+  bar.style.background = strip; // an attribute "style" would be refused by the app's policy
+  return element("div", { class: "scale" }, low, bar, high);
+}
 
 function drawHeat(spec, width) {
   const all = spec.values.flat();

@@ -23,6 +23,8 @@ from ad.rollout.tasks import sampling_temperature
 from ad.runtime.files import atomic_write
 
 FOUND, MADE = "found", "made"  # sources of contexts
+SAVED = BY_HAND, EDITED = "by hand", "edited"  # those that a person saves in the app
+UNNAMED = "unnamed"  # a situation that no predicate names
 BANK = "situations.npz"  # in the folder of a run's analyses
 NOT_ASKED = "none"
 MOST = 64  # decisions by source, situation and asked return
@@ -33,8 +35,8 @@ WINDOW = "window."  # before the names of a window's fields in the file
 class Kept:
     """Contexts of a situation that a bank keeps, with one decision in each of B windows.
 
-    source: FOUND or MADE, or another word for contexts that were edited. probability: float64
-    [B, A], of each action by the model of the bank.
+    source: FOUND, MADE, or one of SAVED; EDITED contexts need not be of the world.
+    probability: float64 [B, A], of each action by the model of the bank.
     """
 
     source: str
@@ -134,6 +136,37 @@ def spread(contexts: Contexts, mask: np.ndarray, most: int) -> Contexts:
     chosen = np.concatenate(chosen)
     one = np.arange(mask.shape[1]) == entries[chosen, None]
     return replace(contexts.select(rows[chosen]), decided=one)
+
+
+def save_situation(subject: Subject, contexts: Contexts, source: str) -> list[str]:
+    """Add a decision, the only one of `contexts`, to the bank of the subject's run.
+
+    It is kept as of `source`, one of SAVED, in each situation that it is in, whose names are
+    returned. Raises the errors of `Bank.load` for a bank that is there; it is then left as it is.
+    """
+    path, world = subject.run.folder / "inspect" / BANK, subject.run.world
+    bank = Bank(subject.run.config.name, [])
+    bank = Bank.load(path, subject.model) if path.exists() else bank
+    kept = {(one.source, one.situation): one for one in bank.kept}
+    decided = contexts.decided
+    names = [n for n in situation_names(world) if in_situation(world, contexts, n)[decided].any()]
+    for name in (names := names or [UNNAMED]):
+        before = kept.get((source, name))
+        own = _joined([before.contexts, contexts] if before else [contexts])
+        kept[source, name] = Kept(source, name, own, probabilities(subject, own))
+    replace(bank, kept=list(kept.values())).save(path, subject.model)
+    return names
+
+
+def _joined(parts: list[Contexts]) -> Contexts:
+    """Return the windows of contexts of one length, each a group."""
+    names, first = ("task", "episode", "decided", "cell", "asked"), parts[0]
+    labels = {name: [getattr(part, name) for part in parts] for name in names}
+    labels = {n: None if own[0] is None else np.concatenate(own) for n, own in labels.items()}
+    window = {n: torch.cat([part.window[n].cpu() for part in parts]) for n in first.window}
+    count = len(labels["task"])
+    group = {"group": np.arange(count), "groups": [str(n) for n in range(count)]}
+    return replace(first, window=window, **labels, **group, unit="context")
 
 
 def probabilities(

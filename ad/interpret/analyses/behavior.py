@@ -11,13 +11,15 @@ probabilities of all actions are compared with those of that model in the same c
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from ad.errors import ConfigError
-from ad.interpret.analyses.bank import BANK, Bank, probabilities
+from ad.interpret.analyses.bank import BANK, SAVED, Bank, probabilities
 from ad.interpret.analysis import ROLLOUT, Analysis, Subject, estimate_text, over_groups, texts
 from ad.interpret.components import Ablated, Replacements, parse_components
 from ad.interpret.labeled import Axes, LabeledArray, Results, with_interval
@@ -126,7 +128,10 @@ def _bank(subject: Subject) -> Bank:
         return Bank.load(Path(subject.choice.bank), subject.model)
     bank = Bank.of_subject(subject)
     if subject.choice.step is None and not subject.choice.situation and not subject.choice.asked:
-        bank.save(subject.run.folder / "inspect" / BANK, subject.model)
+        path, saved = subject.run.folder / "inspect" / BANK, []
+        with suppress(ConfigError):  # there is no bank, or one for other windows
+            saved = [one for one in Bank.load(path, subject.model).kept if one.source in SAVED]
+        replace(bank, kept=[*bank.kept, *saved]).save(path, subject.model)
     return bank
 
 

@@ -65,26 +65,7 @@ class Weights(Analysis):
 
     def run(self, subject):
         """Return the products of the embeddings with the directions, and attributions to inputs."""
-        model, directions = subject.model, directions_of(subject)
-        sample, note = spread(subject.contexts), linear_note(model)
-        results: Results = {}
-
-        def add(name: str, values: torch.Tensor, axes: dict, about: str = "") -> None:
-            axes = {"direction": list(directions), **axes}
-            results[name] = labeled(values, axes, f"{about or name}: part in a direction{note}")
-
-        with torch.no_grad():
-            read = readout(model, directions, mean_scales(model, sample))
-            for part, features in features_of(model).items():
-                _add_weights(add, subject, part, features, read)
-            for name, vectors in input_vectors(model).items():
-                add(name, read @ vectors.T, {"term": TERMS})
-            for name, table in embedding_tables(model.tokenizer).items():
-                if not name.startswith("observation"):
-                    axis = name if name == "position" else "row"
-                    own = getattr(model.tokenizer.position, "term", name) if axis == name else name
-                    add(own, read @ table.T, {axis: list(range(len(table)))})
-        return results | _attributions(subject, sample, directions)
+        return embedded(subject) | attributions(subject)
 
     def table(self, results):
         """Return the weights of things in front, the asked return, the time, strong features."""
@@ -112,6 +93,29 @@ class Weights(Analysis):
         return Table(["", *directions], rows)
 
 
+def embedded(subject: Subject) -> Results:
+    """Return the products of the embeddings with the directions."""
+    model, directions = subject.model, directions_of(subject)
+    note, results = linear_note(model), {}
+
+    def add(name: str, values: torch.Tensor, axes: dict, about: str = "") -> None:
+        axes = {"direction": list(directions), **axes}
+        results[name] = labeled(values, axes, f"{about or name}: part in a direction{note}")
+
+    with torch.no_grad():
+        read = readout(model, directions, mean_scales(model, spread(subject.contexts)))
+        for part, features in features_of(model).items():
+            _add_weights(add, subject, part, features, read)
+        for name, vectors in input_vectors(model).items():
+            add(name, read @ vectors.T, {"term": TERMS})
+        for name, table in embedding_tables(model.tokenizer).items():
+            if not name.startswith("observation"):
+                axis = name if name == "position" else "row"
+                own = getattr(model.tokenizer.position, "term", name) if axis == name else name
+                add(own, read @ table.T, {axis: list(range(len(table)))})
+    return results
+
+
 def _add_weights(add, subject: Subject, part: str, features: "Features", read) -> None:
     """Add the weights of features and things by cell, and those of the cell in front."""
     suffix, by_cell = f"-{part}" if part else "", {"cell": features.cells}
@@ -130,9 +134,10 @@ def _add_weights(add, subject: Subject, part: str, features: "Features", read) -
             add(f"object_color{suffix}", values, axes, f"{about}, its state being {STATES[0]}")
 
 
-def _attributions(subject: Subject, sample: Contexts, directions: dict) -> Results:
+def attributions(subject: Subject) -> Results:
     """Return attributions to the features of each array among the observations."""
     model, results = subject.model, {}
+    sample, directions = spread(subject.contexts), directions_of(subject)
     chosen = torch.stack(list(directions.values())).T
     for part, encoder in zip(model.tokenizer.parts, model.tokenizer.encoders, strict=True):
         if isinstance(encoder, TabularEncoder):

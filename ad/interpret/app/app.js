@@ -8,6 +8,7 @@ const MOST_RETURNS = 60; // episodes of the chart
 const ROLLOUTS = 10;
 const KEYS_TEXT = "Keys: arrows or the number of an action; m lets the model take a step, e play the episode, f play until a reward; "
   + "u takes the last entry back, [ and ] ask for less and for more.";
+const chosenLabels = {}; // by axis, of the arrays in the sections that unfold
 const run = { name: "", tasks: {} };
 let token = null, shown = null, busy = false, stopped = false, editing = null, direction = null;
 
@@ -39,7 +40,7 @@ function progress(value) {
   if (value === undefined) $("progress").removeAttribute("value"); else $("progress").value = value;
 }
 
-const ask = (route, body) => alone(async () => show(await post(route, { token, ...body })));
+const ask = (route, body) => alone(async () => { show(await post(route, { token, ...body })); await unfold(); });
 const enter = (entry) => ask("do", { entry }); // every entry of the game's list
 
 function say(sentence) { $("message").textContent = sentence; $("message").hidden = !sentence; }
@@ -86,8 +87,7 @@ function show(state) {
   document.querySelectorAll(".changed-note").forEach((note) => { note.hidden = !state.changed; });
   $("undo").disabled = !state.entries.length;
   $("restore").disabled = !state.changed;
-  fill($("scanned"));
-  fill($("rolled"));
+  for (const id of ["scanned", "rolled", "saved"]) fill($(id));
   showContext(state);
   history.replaceState(null, "", "#" + encodeURIComponent(JSON.stringify(linked(state))));
 }
@@ -285,6 +285,22 @@ function showRollouts(played) {
   fill($("rolled"), grid(["model", "rollouts", "return", "", "steps", ""], rows));
 }
 
+// Fetch what the open sections show of the present decision.
+async function unfold() {
+  for (const part of shown.inside ? [] : document.querySelectorAll("details[data-part][open]")) {
+    const box = part.querySelector(".arrays"), read = shown.read_time;
+    const extend = (spec, name) => (name === "time" ? { ...spec, marks: [[read, "this decision"]] } : spec);
+    const node = (array) => element("div", {}, element("h3", {}, array.name.replaceAll("_", " ")), element("p", { class: "note" }, array.about),
+      arrayFigure(array, extend, chosenLabels));
+    try { fill(box, ...(await post("unfold", { token, part: part.dataset.part })).arrays.map(node)); } catch (error) { fill(box, element("p", {}, error.message)); }
+  }
+}
+
+const save = () => alone(async () => {
+  const { situations } = await post("save", { token });
+  $("saved").textContent = `Saved in the bank of the run: ${situations.join(", ")}.`;
+});
+
 const scan = () => alone(async () => {
   const body = { token, low: +$("scan-low").value, high: +$("scan-high").value };
   showScan(await post("scan", body));
@@ -361,6 +377,7 @@ const play = (until) => alone(async () => {
       state = await post("model", { token, until });
       show(state);
     } while (!state.done && !stopped);
+    await unfold();
   } finally { $("stop").disabled = true; }
 });
 
@@ -444,6 +461,8 @@ async function open() {
   for (const id of ["coefficient", "point"]) changes(id, () => shown.marks.length > 1 && enter({ do: "steer", point: $("point").value, coefficient: +$("coefficient").value }));
   $("rollout").addEventListener("click", rollout);
   $("scan").addEventListener("click", scan);
+  $("save").addEventListener("click", save);
+  document.querySelectorAll("[data-part]").forEach((part) => part.addEventListener("toggle", () => part.open && shown && alone(unfold)));
   document.querySelectorAll("[data-until]").forEach((button) => {
     button.addEventListener("click", () => play(button.dataset.until));
   });

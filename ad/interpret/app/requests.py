@@ -58,6 +58,7 @@ class App:
         self.subjects: OrderedDict[int | None, Subject] = OrderedDict()
         self.routes = {"start": self.start, "do": self.do, "undo": self.undo, "look": self.look}
         self.routes |= {"model": self.model, "scan": self.scan, "rollout": self.rollout}
+        self.routes |= {"unfold": self.unfold, "save": self.save}
         self.load(None)
 
     def answer(self, route: str, body: Body) -> dict:
@@ -141,6 +142,24 @@ class App:
         if low >= high:
             raise ConfigError("the scan must begin below its end")
         return scan_view(session, np.linspace(low, high, NUM_RETURNS).tolist())
+
+    def unfold(self, body: Body) -> dict:
+        """Return the arrays of a section of the page: {token, part}."""
+        from ad.interpret.app.parts import PARTS, part_view
+
+        session, part = self._session(body), body.get("part")
+        if not isinstance(part, str) or part not in PARTS:
+            raise ConfigError(f"part must be one of {', '.join(PARTS)}")
+        return {"arrays": part_view(session, part)}
+
+    def save(self, body: Body) -> dict:
+        """Keep the present decision in the bank of the run: {token}."""
+        from ad.interpret.analyses.bank import BY_HAND, EDITED, save_situation
+
+        session = self._session(body)
+        is_edited = session.edited is not None or session.shift
+        contexts, source = session.contexts(), EDITED if is_edited else BY_HAND
+        return {"situations": save_situation(session.subject, contexts, source)}
 
     def rollout(self, body: Body) -> dict:
         """Play one of several rollouts from here: {token, number}, intact and changed."""

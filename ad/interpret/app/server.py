@@ -1,4 +1,4 @@
-"""The HTTP server of the app: the loopback address only, five files and JSON over POST.
+"""The HTTP server of the app: the loopback address only, six files and JSON over POST.
 
 It answers its own page in a browser on this machine, and no other page: the Host header must name
 the loopback address (against DNS rebinding), the Origin must be the app's own, and a POST must be
@@ -28,6 +28,7 @@ FILES = {  # path -> package, file and type
     "/app.css": ("ad.interpret.app", "app.css", "text/css"),
     "/app.js": ("ad.interpret.app", "app.js", "text/javascript"),
     "/page.css": ("ad.reporting", "page.css", "text/css"),
+    "/arrays.js": ("ad.interpret", "arrays.js", "text/javascript"),
     "/charts.js": ("ad.reporting", "charts.js", "text/javascript"),
 }
 HEADERS = {

@@ -113,6 +113,11 @@ class Session:
             return None
         return float(self.reader(False).inner.target[0])
 
+    def contexts(self) -> Contexts:
+        """Return the present decision as the model reads it, the time overridden too."""
+        found, last = self.reader().contexts(), self.model.spec.episode_length - 1
+        return replace(found, window=_shift_time(None, (found.window,), self.shift, last)[0])
+
     def chosen(self, **choice):
         """Return the subject with another choice of what is looked at."""
         return replace(self.subject, choice=replace(self.subject.choice, **choice))
