@@ -13,6 +13,7 @@ from ad.config.parser import load
 from ad.errors import ConfigError, NumericError
 from ad.evaluation.evaluate import evaluate
 from ad.exchange.release import load_release, release
+from ad.interpret.inspect import inspect_run
 from ad.methods import build_method, rl2_learner
 from ad.methods.rl2_learner import TrialLearner
 from ad.registry import MEMORIES
@@ -141,7 +142,7 @@ def test_a_trial_is_read_in_training_as_it_was_played(learner, memory):
     with torch.no_grad():
         hidden = trials.model.hidden(played.window)
     values, log_probs = trials.model.values(hidden), trials.log_probs(hidden, None)
-    torch.testing.assert_close(values, played.values[:, :-1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(values, played.values, atol=1e-5, rtol=0)
     taken = log_probs.gather(-1, played.window["action"][:, 1:, None])[..., 0]
     torch.testing.assert_close(taken, played.log_probs, atol=1e-5, rtol=0)
     assert played.values.std(0)[1:].max() > 1e-3  # what was seen matters
@@ -163,7 +164,7 @@ def test_a_step_of_the_losses_by_hand(learner):
     trials = learner()
     played, advantages = trials.play(0), torch.randn(4, 10)
     played.window["valid"][1, 4:] = False
-    losses = trials.losses(played, advantages, played.values[:, :-1] - 2)
+    losses = trials.losses(played, advantages, played.values - 2)
     mean = advantages[played.valid].mean()
     torch.testing.assert_close(losses["policy_loss"], -mean, atol=1e-5, rtol=0)  # the ratios are 1
     torch.testing.assert_close(losses["value_loss"], torch.tensor(2.0), atol=1e-4, rtol=0)
@@ -181,16 +182,16 @@ def test_a_ratio_beyond_the_clip_has_no_gradient_where_it_would_gain(learner, si
     assert (gradient.abs().max() > 1e-6) == moves
 
 
-def test_advantages_are_the_sums_of_discounted_errors_up_to_the_value_after_the_trial(learner):
+def test_advantages_are_the_sums_of_discounted_errors_up_to_the_end_of_the_trial(learner):
     trials = learner(trial_steps=5, env_steps=20, discount=0.5, gae_lambda=0.5)
     played = trials.play(0)
     window = {name: value[:, [0, 1, 1, 1, 1, 1]] for name, value in played.window.items()}
     window["reward"] = torch.tensor([np.nan, 0.0, 0.0, 1.0, 0.0, 2.0]).repeat(4, 1)
-    values = torch.tensor([1.0, 2.0, 0.0, 4.0, 2.0, 6.0]).expand(4, -1)
+    values = torch.tensor([1.0, 2.0, 0.0, 4.0, 2.0]).expand(4, -1)
     window["valid"][1, 4:] = False  # three decisions
     found = trials.advantages(played._replace(window=window, values=values))
-    errors = [0 + 1 - 1, 0 + 0 - 2, 1 + 2 - 0, 0 + 1 - 4, 2 + 3 - 2]
-    for env, length in ((0, 5), (1, 3)):
+    first = [0 + 1 - 1, 0 + 0 - 2, 1 + 2 - 0, 0 + 1 - 4, 2 + 0 - 2]
+    for env, length, errors in ((0, 5, first), (1, 3, [*first[:2], 1 + 0 - 0])):
         by_hand = [sum(e * 0.25**n for n, e in enumerate(errors[t:length])) for t in range(length)]
         expected = torch.tensor(by_hand + [0.0] * (5 - length))
         torch.testing.assert_close(found[env], expected)
@@ -226,6 +227,14 @@ def test_actions_that_a_task_lacks_are_not_taken_and_have_no_part_in_the_loss(le
     assert not played.mask.all() and played.mask[:, 0].gather(1, taken).all()
     metrics = trials.train_step(0)
     assert np.isfinite([*metrics.values()]).all()
+
+
+def test_a_transformer_that_learned_online_is_looked_inside_of(smoke, tmp_path, capsys):
+    run = Run.open(smoke(tmp_path, *words(), "--model.memory", "transformer"))
+    train(run)
+    inspect_run(run, ["attention", "ablation", "lens", "static"])
+    said = capsys.readouterr().out
+    assert all(f"{name}: {run.folder}" in said for name in ("attention", "ablation", "lens"))
 
 
 REFUSED = {

@@ -242,7 +242,8 @@ class Analysis:
         run, source = subject.run, subject.choice.source
         if source not in cls.sources:
             raise ConfigError(f"it reads contexts of rollouts: leave out --contexts {source}")
-        if cls.reads_histories and HistoryStore(run.config).folders(run.split.train_tasks) is None:
+        needs_histories = cls.reads_histories and subject.method.reads_histories
+        if needs_histories and HistoryStore(run.config).folders(run.split.train_tasks) is None:
             raise ConfigError("the learning histories are missing: run scripts.collect first")
         if cls.reads_outputs and subject.model.spec.num_actions < 2:
             raise ConfigError(

@@ -11,8 +11,8 @@ TRPO and A2C.
 A train step plays a trial in each of `num_envs` environments, with a task drawn for each from the
 train tasks, and updates on all of them. A trial has as many episodes as fit into `trial_steps` at
 their full length: with a fixed number of env steps, tasks whose episodes end early would have more
-of them and more reward, and training would neglect the others. What follows a trial counts by its
-predicted value: the end of a trial is a time limit that the model does not know. Of the section
+of them and more reward, and training would neglect the others. For the same reason nothing counts
+that would follow a trial. Of the section
 `training` only the seed and the intervals of log, evaluation and checkpoints are used; the section
 `source` is not, and of `data` only `context_length`, for rollouts.
 """

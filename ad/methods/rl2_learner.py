@@ -42,9 +42,8 @@ class Trials(NamedTuple):
     """Trials of N environments: what was read, done and expected at each of T decisions.
 
     window: the fields of all transitions, [N, T + 1, ...]; those of the trial itself are `valid`.
-    log_probs: those of the actions taken, [N, T]. values: those predicted at each decision and
-    after the last one, [N, T + 1]. mask: the actions that each task has, bool [N, 1, A], None for
-    all.
+    log_probs: those of the actions taken, [N, T]. values: those predicted at each decision, [N, T].
+    mask: the actions that each task has, bool [N, 1, A], None for all.
     """
 
     window: Window
@@ -59,11 +58,10 @@ class Trials(NamedTuple):
 
     def select(self, rows: torch.Tensor, ends: slice) -> "Trials":
         """Return the first decisions of some environments."""
-        entries = slice(ends.stop + 1)
         return Trials(
-            {name: values[rows, entries] for name, values in self.window.items()},
+            {name: values[rows, : ends.stop + 1] for name, values in self.window.items()},
             self.log_probs[rows, ends],
-            self.values[rows, entries],
+            self.values[rows, ends],
             None if self.mask is None else self.mask[rows],
         )
 
@@ -118,7 +116,7 @@ class TrialLearner:
         env, seeds = self._environments(derive_key(self.key, "trials", step))
         mask = env.unwrapped.action_mask(env.unwrapped.tasks)
         mask = None if mask is None else as_tensor(mask, torch.device("cpu"))[:, None]
-        context = SlidingWindow(self.model.eval(), env.num_envs, length + 1)
+        context = SlidingWindow(self.model.eval(), env.num_envs, length)
         policy, space = ContextPolicy(self.model, context), env.single_observation_space
         observation, info = env.reset(seed=seeds)
         log_probs, values, valid, ended = [], [], [], np.zeros(env.num_envs, int)
@@ -135,8 +133,6 @@ class TrialLearner:
             final = _tensors(space, info.get("final_obs", observation))
             policy.observe(action[:, 0], *outcome, final)
             ended += terminated | truncated
-        policy.enter(_tensors(space, observation), torch.from_numpy(info["time"]))
-        values.append(self.model.values(context.hidden()[:, None]))
         env.close()
         window = {name: value[:, : len(valid) + 1] for name, value in context.fields.items()}
         window["valid"] = torch.stack([valid[0] & False, *valid], 1)
@@ -146,7 +142,7 @@ class TrialLearner:
         """Learn from `trials`, several times in minibatches; return means for the log by name."""
         settings, means = self.settings, []
         lengths, advantages = trials.valid.sum(1), self.advantages(trials)
-        targets = advantages + trials.values[:, :-1]
+        targets = advantages + trials.values
         known = advantages[trials.valid]
         advantages = (advantages - known.mean()) / (known.std() + 1e-8)
         value_weight = settings.value_weight / (targets[trials.valid].var() + 1e-8)
@@ -172,8 +168,9 @@ class TrialLearner:
 
     def advantages(self, trials: Trials) -> torch.Tensor:
         """Return the generalized advantages [N, T] of the actions taken; 0 after a trial."""
-        settings, values, valid = self.settings, trials.values, trials.valid
-        deltas = trials.window["reward"][:, 1:] + settings.discount * values[:, 1:] - values[:, :-1]
+        settings, valid = self.settings, trials.valid
+        next_values = nn.functional.pad((trials.values * valid)[:, 1:], (0, 1))
+        deltas = trials.window["reward"][:, 1:] + settings.discount * next_values - trials.values
         found, following = torch.empty_like(deltas), torch.zeros(len(deltas))
         for t in range(deltas.shape[1] - 1, -1, -1):
             following = deltas[:, t] + settings.discount * settings.gae_lambda * following

@@ -79,13 +79,13 @@ class Ablation(Analysis):
         points = tuple(dict.fromkeys(component.point for each in components for component in each))
         replacements = Replacements.of_contexts(subject.model, subject.contexts, points)
         axes = {"kind": list(KINDS), "component": names}
-        loss, intact = ablated_losses(subject, replacements, components)
-        results = {
-            "loss": LabeledArray(loss - intact, axes, "rise of the loss on held-out actors"),
-            "intact_loss": LabeledArray(
-                np.array([intact]), {"component": ["none"]}, "loss, intact"
-            ),
-        }
+        results: Results = {}
+        if subject.method.reads_histories:
+            loss, intact = ablated_losses(subject, replacements, components)
+            about = "rise of the loss on held-out actors"
+            none = {"component": ["none"]}
+            results["loss"] = LabeledArray(loss - intact, axes, about)
+            results["intact_loss"] = LabeledArray(np.array([intact]), none, "loss, intact")
         results |= _decisions(subject, replacements, components, axes)
         played = subject.environments(subject.run.split.held_out_tasks, OTHER_SEEDS)
         if played.unit == "episode":  # many are played, and all of an environment are alike
@@ -95,17 +95,18 @@ class Ablation(Analysis):
 
     def table(self, results):
         """Return the rise of the loss, and the change of the return for ablation by the mean."""
-        header = ["component", *(f"loss, {kind}" for kind in KINDS)]
+        has_loss = "loss" in results
+        header = ["component", *(f"loss, {kind}" for kind in KINDS if has_loss)]
         decisions = results["decisions"]
         header += [f"{measure}, mean" for measure in decisions.axes["measure"]]
         name = "by_asked_return" if "by_asked_return" in results else "by_reward_in_context"
         parted, noun = results[name], list(results[name].axes)[2]
         header += ["return, mean", *(f"{noun} {label}" for label in parted.axes[noun])]
         rows = []
-        for component in results["loss"].axes["component"]:
+        for component in results["effect"].axes["component"]:
             label = {"kind": "mean", "component": component}
             effect, bounds = (results[n].at(**label) for n in ("effect", "effect_interval"))
-            losses = texts(results["loss"].at(component=component), "+.3f")
+            losses = texts(results["loss"].at(component=component), "+.3f") if has_loss else []
             changes = texts(decisions.at(**label), ".3f")
             returns = [estimate_text(effect, *bounds, "+.3f"), *texts(parted.at(**label), "+.3f")]
             rows.append([component, *losses, *changes, *returns])
