@@ -382,7 +382,7 @@ def test_the_sections_have_the_numbers_that_were_set(grid):
     shown = grid.do(token, "time", time=150)
     cells = arrays(grid, token, "cells")
     own = cells["state x view"]
-    assert own.at(what="object", cell="5-3", **THERE) == pytest.approx(WALL)
+    assert own.at(channel="object", cell="5-3", **THERE) == pytest.approx(WALL)
     assert np.count_nonzero(own.values) == 1
     parts = dict(zip(shown["component_names"], shown["components"], strict=True))
     assert cells["sums"].values.sum() == pytest.approx(parts["state"] + parts["time"], abs=1e-5)

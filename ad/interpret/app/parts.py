@@ -115,10 +115,11 @@ def times_view(subject, results: Results) -> Results:
     starts = np.cumsum((0, *SIZES[:-1])) if len(read) > len(KINDS) else np.arange(len(KINDS))
     for name in ("state", "qk_return", "ov_state"):
         if array := results.get(name + suffix):
-            axes = {("what" if n == "channel" else n): own for n, own in array.axes.items()}
             values = np.add.reduceat(array.values * read, starts, axis=-2)
             about = f"{array.about}; times what is observed"
-            found[name + suffix] = LabeledArray(values, axes | {"what": list(KINDS)}, about)
+            found[name + suffix] = LabeledArray(
+                values, array.axes | {"channel": list(KINDS)}, about
+            )
     return found
 
 
