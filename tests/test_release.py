@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from training_run import train
 
 import envs
@@ -17,7 +17,7 @@ from ad.errors import ConfigError, CorruptError
 from ad.evaluation.evaluate import evaluate, load_model
 from ad.exchange.policy import ReleasedPolicy
 from ad.exchange.recorded import RecordedWorld
-from ad.exchange.release import FILES, SUMS, load_release, release
+from ad.exchange.release import EVAL_RESULTS, FILES, SUMS, load_release, release
 from ad.methods import build_method
 from ad.rollout.rollout import greedy, rollout
 from ad.rollout.tasks import policy_of, selection_of
@@ -214,3 +214,11 @@ def test_a_sum_for_a_file_outside_the_release_is_refused(copy):
 def test_a_run_without_a_training_is_not_released(experiment):
     with pytest.raises(ConfigError, match=r"scripts\.train"):
         release(Run.open(experiment()))
+
+
+def test_hugging_faces_tools_read_the_results(evaluated, folder):
+    entries = parse_eval_result_entries(yaml.safe_load((folder / EVAL_RESULTS).read_text()))
+    summary = read_checked_json(evaluated.folder / "results.json")["splits"]["held_out"]
+    scores = {entry.task_id: entry.value for entry in entries}
+    assert scores["nauc"] == summary["nauc"]
+    assert {entry.dataset_id for entry in entries} == {"algorithm-distillation/DarkRoom-v0"}

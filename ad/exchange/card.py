@@ -1,4 +1,6 @@
-"""The model card of a release, with the front matter that Hugging Face reads."""
+"""The model card of a release, with the front matter and the results that Hugging Face reads."""
+
+import re
 
 from ad.config.schema import config_hash
 from ad.config.yaml_io import dump_yaml
@@ -38,6 +40,25 @@ def card(run: Run, num_parameters: int) -> str:
         split_hash=run.split.hash,
         scores=scores.rstrip(),
     )
+
+
+def eval_results(run: Run, results: dict) -> str:
+    """Return the scores on held-out tasks as YAML for the folder `.eval_results` of a repository.
+
+    The Hub shows the scores on data sets that declare themselves benchmarks. The id of the data
+    set, algorithm-distillation/<world>, must change when the benchmark has another owner.
+    """
+    world = re.sub(r"[^A-Za-z0-9._-]+", "-", run.config.env.id)
+    notes = f"{len(run.split.held_out_tasks)} held-out tasks, split {run.split.hash[:12]}"
+    entries = [
+        {
+            "dataset": {"id": f"{LIBRARY}/{world}", "task_id": name},
+            "value": value,
+            "notes": f"{notes}: {SCORES[name].heading}",
+        }
+        for name, value in _scores(results["splits"]["held_out"]).items()
+    ]
+    return dump_yaml(entries)
 
 
 def _front_matter(run: Run, results: dict | None) -> dict:

@@ -3,6 +3,7 @@
 model.safetensors    the parameters (float32), with the spec of the world in the header
 config.yaml          the resolved configuration
 README.md            the model card
+.eval_results/*.yaml the scores on held-out tasks as Hugging Face reads them, if there are any
 SHA256SUMS           hashes of the others for `sha256sum -c`, as safetensors has no checksum
 """
 
@@ -14,16 +15,17 @@ from ad.config.schema import Experiment, parse_dump
 from ad.data.spec import spec_from_dict
 from ad.errors import ConfigError, CorruptError, MachineError
 from ad.evaluation.evaluate import load_model
-from ad.exchange.card import card
+from ad.exchange.card import card, eval_results, read_results
 from ad.exchange.policy import ReleasedPolicy
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import ENCODERS, MEMORIES, METHODS, POSITIONS, REWARDS, TOKENIZERS
 from ad.runtime.console import info
-from ad.runtime.files import atomic_write, sha256, write_text
+from ad.runtime.files import atomic_write, remove, sha256, write_text
 from ad.runtime.run import Run
 
 FILES = ("model.safetensors", "config.yaml", "README.md")
+EVAL_RESULTS = ".eval_results/algorithm_distillation.yaml"  # of a run that is evaluated
 SUMS = "SHA256SUMS"
 
 
@@ -46,7 +48,12 @@ def release(run: Run) -> Path:
     config = (run.folder / "config.yaml").read_text(encoding="utf-8")
     write_text(folder / "config.yaml", config)
     write_text(folder / "README.md", card(run, sum(w.numel() for w in weights.values())))
-    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in FILES))
+    names = list(FILES)
+    remove(folder / EVAL_RESULTS)
+    if results := read_results(run):
+        write_text(folder / EVAL_RESULTS, eval_results(run, results))
+        names.append(EVAL_RESULTS)
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
     info(f"release: {folder}")
     return folder
 
@@ -100,7 +107,7 @@ def _verify(folder: Path) -> None:
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         names = [line.partition("  ")[2] for line in lines]
-        if names != [*FILES]:
+        if names not in ([*FILES], [*FILES, EVAL_RESULTS]):
             raise ValueError(f"{SUMS} does not list its files")
         for line, name in zip(lines, names, strict=True):
             if sha256(folder / name) != line.partition("  ")[0]:

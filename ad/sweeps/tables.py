@@ -44,11 +44,11 @@ BELOW_LEARNER = " †"  # behind an NAUC that is below that of the tabular learn
 KNOWS = {"nothing": "nothing", "family": "the family of tasks", "optimum": "optimal actions"}
 FIFTHS = tuple(f"success_fifth_{k}" for k in range(1, 6))
 VERDICTS = (BETTER, WORSE, NOT_SIGNIFICANT)
-AGGREGATES = {  # heading, with {} for the baseline if that is an argument -> statistic
-    "interquartile mean": interquartile_mean,
-    "mean": np.mean,
-    "optimality gap": optimality_gap,
-    "probability to beat {}": probability_of_improvement,
+AGGREGATES = {  # heading, with {} for the baseline if that is an argument -> statistic, bounds
+    "interquartile mean": (interquartile_mean, None, 1),
+    "mean": (np.mean, None, 1),
+    "optimality gap": (optimality_gap, 0, None),
+    "probability to beat {}": (probability_of_improvement, 0, 1),
 }
 THRESHOLDS = np.linspace(0, 1, 51)
 
@@ -228,10 +228,10 @@ def aggregates_table(results: SweepResults) -> Table:
     rows = []
     for row, own in scores.items():
         texts = []
-        for name, statistic in AGGREGATES.items():
+        for name, (statistic, low, high) in AGGREGATES.items():
             arguments = (own, scores[baseline]) if "{}" in name else (own,)
             each = [statistic(*(a[run : run + 1] for a in arguments)) for run in range(len(own))]
-            text = estimate(each).text(".3f")
+            text = estimate(each, low=low, high=high).text(".3f")
             texts.append(UNKNOWN if row == baseline and "{}" in name else text)
         rows.append([row, str(own.shape[1]), *texts])
     headings = [name.format(baseline) for name in AGGREGATES]
