@@ -55,7 +55,7 @@ class Settings:
     """steps for which the last action is preferred among equally good ones, on average; 1: none"""
     planning_steps: int = field(10, at_least=0)
     """tried actions that each actor backs up again after a step, in a deterministic world"""
-    remember_reward: bool = field(False)
+    remember_reward: bool = field(False, added=True)
     """whether states tell if a reward above 0 came earlier in the episode"""
 
 
