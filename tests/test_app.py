@@ -291,6 +291,15 @@ def test_only_the_files_of_the_page_are_served(page):
         assert page.send("GET", path)[0] == 404
 
 
+def test_a_recurrent_model_is_played_beside_and_says_why_it_is_not_looked_inside(page_of):
+    with page_of("--model.memory", "gru") as page:
+        session = page.ask("model", token=page.ask("start")["token"], until="step")
+        assert session["removable"] == [] and session["last"][0]["action"] in range(5)
+        assert session["inside"].endswith(
+            "the memory of the model is a GRU, which has no attention."
+        )
+
+
 def test_an_asked_return_is_chosen(page_of):
     with page_of(*METHODS["decision transformer"]) as page:
         first = page.ask("start")

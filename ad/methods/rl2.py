@@ -26,20 +26,22 @@ from ad.methods.base import Method
 from envs.rng import derive_key
 
 
+# The defaults were chosen on a split seed (3) of Dark Room, 9x9, that no published row has: train
+# steps of more environments learn less from as many env steps.
 @dataclass(frozen=True)
 class Settings:
     """Settings of RL²: its budget, its trials, and proximal policy optimization."""
 
     env_steps: int = field(12_288_000, at_least=1)
     """budget: env steps of the whole training, if no episode ends before its time limit"""
-    num_envs: int = field(1024, at_least=1)
+    num_envs: int = field(128, at_least=1)
     """environments that play a trial in each train step"""
     trial_steps: Optional[int] = field(None, at_least=2)  # noqa: UP045
     """env steps of a trial in training whose episodes last until their time limit; null:
     data.context_length"""
-    epochs: int = field(2, at_least=1)
+    epochs: int = field(3, at_least=1)
     """times that a train step learns from its trials"""
-    minibatches: int = field(8, at_least=1)
+    minibatches: int = field(4, at_least=1)
     """optimizer steps of an epoch, each on whole trials; a divisor of num_envs"""
     learning_rate: float = field(1e-3, above=0)
     """learning rate of the first train step, from which it falls linearly to 0"""

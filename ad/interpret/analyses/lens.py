@@ -69,9 +69,10 @@ class Lens(Analysis):
 
 
 def stage_names(model: SequenceModel) -> list[str]:
-    """Return the stages: the embedding, then attention and MLP of each layer."""
-    layers = range(len(model.memory.blocks))
-    return ["embedding", *(f"{part} {layer}" for layer in layers for part in ("attention", "mlp"))]
+    """Return the stages: the embedding, then attention (or a GRU) and MLP of each layer."""
+    mixers = ("attention" if b.mixer == "attn" else b.mixer for b in model.memory.blocks)
+    layers = enumerate(mixers)
+    return ["embedding", *(f"{part} {n}" for n, mixer in layers for part in (mixer, "mlp"))]
 
 
 def stage_logits(model: SequenceModel, batch: Contexts) -> list[torch.Tensor]:

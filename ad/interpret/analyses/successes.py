@@ -28,7 +28,6 @@ LEFT = {"all but the last": "last success removed", "only the last": "earlier su
 class Successes(Analysis):
     """Recovery of the effect of rewards by the last success, or by all others, by their number."""
 
-    reads_attention: ClassVar[bool] = False
     reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "divergence": ("successes",),
