@@ -128,7 +128,7 @@ def test_paired_runs_are_compared_split_by_split_where_the_plan_says_so(tmp_path
         "learner": {"settings": {"method.name": "source", "source.algorithm": "q_learning"}},
         "distillation": {"against": "learner"},
         "labels": {"settings": {"method.name": "dpt"}},
-        "informed": {"informed": True},
+        "informed": {"variant": "informed"},
     }
     plan = {
         **{"groups": {"room": BOARD["groups"]["room"]}, "rows": rows, "seeds": [0, 1, 2]},

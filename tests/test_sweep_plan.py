@@ -23,13 +23,16 @@ STUDY = {
 }
 BOARD = {
     "groups": {
-        "room": {"experiment": SMOKE, "informed": {"source.algorithm": "posterior_sampling"}},
+        "room": {
+            "experiment": SMOKE,
+            "variants": {"informed": {"source.algorithm": "posterior_sampling"}},
+        },
         "hall": {"experiment": SMOKE, "settings": {"env.kwargs.size": 4}},
         "cave": {"experiment": SMOKE, "settings": {"env.kwargs.size": 5}},
     },
     "rows": {
         "distillation": {},
-        "informed": {"informed": True, "settings": {"training.steps": 21}},
+        "informed": {"variant": "informed", "settings": {"training.steps": 21}},
         "clone": {"settings": {"method.name": "behavior_cloning", "model.reward": "none"}},
         "tuned": {
             "tried": [{}, {"training.steps": 21}, {"evaluation.temperature": 2}],
@@ -150,15 +153,13 @@ WRONG = [
     (TABLES, "groups/first/rows/noisy", {"experiment": SMOKE}, "the same run"),
     (BOARD, "boards/core/rows", ["clones"], "no row"),
     (BOARD, "rows/clone/tuned", {"training.steps": 3}, "tuned"),
-    (BOARD, "groups/room/informed", {}, "informed"),
+    (BOARD, "rows/distillation/variant", "informd", "no group has a variant 'informd'"),
 ]
 
 
 @pytest.mark.parametrize(("content", "path", "value", "sentence"), WRONG)
 def test_a_wrong_file_is_refused_in_words(tmp_path, content, path, value, sentence):
     content = changed(content, path, value)
-    if path.endswith("informed"):
-        content = changed(content, "boards/core/rows", ["informed"])
     with pytest.raises(ConfigError) as caught:
         write_sweep(tmp_path, content)
     assert sentence in str(caught.value).replace('"', "'")

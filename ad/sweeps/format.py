@@ -20,7 +20,7 @@ class RowConfig:
 
     experiment: str = field("")  # YAML file of an experiment; empty: that of the group
     settings: dict = field({})  # dotted setting: value
-    informed: bool = field(False)  # whether it has the settings `informed` of its group
+    variant: str = field("")  # name of the settings of `variants` of its group that it has
     against: str = field("")  # title of the row that it is compared with, where runs are paired
     # further settings, of which a board with `tuning` finds the best; null: those of the sweep
     tried: Optional[list[dict]] = field(None)  # noqa: UP045
@@ -36,7 +36,9 @@ class GroupConfig:
     note: str = field("")  # Markdown below the table
     experiment: str = field("")  # YAML file of an experiment; empty: that of the sweep
     settings: dict = field({})  # dotted setting: value, in all rows
-    informed: dict = field({})  # dotted settings of an informed source, for rows that ask for it
+    # name: dotted settings of the rows that name it, e.g. of another source; a row is left out
+    # where its group has none of that name
+    variants: dict = field({})
     rows: dict = field({})  # title: a RowConfig; without rows and grid, the sweep's
     grid: dict = field({})  # dotted setting: list of values; a row for each combination
     baseline: str = field("")  # title of the row that others are compared with; empty: the sweep's

@@ -155,19 +155,21 @@ def _cell(
         raise ConfigError("tuned must be an entry of tried")
     if entry.against and not sweep.config.paired:
         raise ConfigError("against is for paired runs: set `paired` of the sweep")
-    if entry.informed and not group.informed:
-        raise ConfigError("the group has no settings of an informed source")
+    if entry.variant and entry.variant not in group.variants:
+        if not any(entry.variant in other.variants for other in sweep.groups.values()):
+            raise ConfigError(f"no group has a variant {as_yaml(entry.variant)}")
+        return Cell(title, row, [], f"the group has no variant {as_yaml(entry.variant)}")
     common = sweep.config.settings | group.settings
     if problem := _problem(sweep, file, common, entry, plain):
         return Cell(title, row, [], problem)
-    settings = common | (group.informed if entry.informed else {})
+    settings = common | group.variants.get(entry.variant, {})
     settings |= entry.settings | (entry.tuned or {}) | sweep.choice.settings
     # Runs that try settings are named after the row that they tune.
     tuned = next((own for own, tried in sweep.tried.items() if row in tried), row)
     experiments = _experiments(sweep, file, settings, [title, tuned], names)
     runs = [PlannedRun(title, row, experiment) for experiment in experiments]
     num_first = len(sweep.choice.seeds) * len(sweep.config.splits or [None])
-    return Cell(title, row, runs[:num_first], "", runs[num_first:], entry.informed, num_first)
+    return Cell(title, row, runs[:num_first], "", runs[num_first:], entry.variant, num_first)
 
 
 def _experiments(
@@ -259,9 +261,6 @@ def _check_titles_of(sweep: Sweep) -> None:
         scores = [*config.scores, *config.means, *group.scores]
         check_titles(f"{where} has no score", scores, SCORES)
         rows = [cell.row for cell in own]
-        if not sweep.tried:
-            named = [config.learner, *(entry.against for entry in sweep.rows.values())]
-            check_titles(f"{where} has no row", filter(None, named), rows)
         if (base := sweep.baseline(title)) and not sweep.tried:
             check_titles(f"{where} has no row", [base], rows)
         if not rows:
@@ -273,6 +272,8 @@ def _check_titles_of(sweep: Sweep) -> None:
         reasons = (f"{cell.group} / {cell.row}: {cell.problem}" for cell in sweep.cells)
         raise ConfigError("no cell can be made:\n  " + "\n  ".join(reasons))
     check_titles(f"{sweep.path} has no fact", config.facts, FACTS)
+    named = [config.learner, *(entry.against for entry in sweep.rows.values())]
+    check_titles(f"{sweep.path} has no row", filter(None, named), config.rows)
 
 
 def _grid_rows(grid: dict[str, list]) -> dict[str, dict]:

@@ -63,7 +63,7 @@ class Cell:
     runs: list[PlannedRun]
     problem: str = ""
     further_runs: Sequence[PlannedRun] = ()
-    informed: bool = False  # whether it learns from an informed source
+    variant: str = ""  # the variant of its group that it is of
     num_first: int = 0  # runs without the further ones
 
     @property

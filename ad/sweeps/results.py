@@ -248,10 +248,10 @@ def reference_nauc(record: Record, name: str, world: str = "") -> float | None:
 
 
 def histories_of(cell: Cell) -> str:
-    """Return whose histories a cell learns from: learner, informed, or none."""
+    """Return whose histories a cell learns from: learner, a variant of its group, or none."""
     if not reads_histories(cell.config):
         return "none"
-    return "informed" if cell.informed else "learner"
+    return cell.variant or "learner"
 
 
 def _of_first(
