@@ -345,7 +345,8 @@ analysis.""",
             ),
             Option(
                 "situation",
-                "the situation of the decisions that are looked at, e.g. goal in front; empty: all",
+                "the situation of the decisions that are looked at, e.g. goal in front; means "
+                "and samples that ablations put in are of these too; empty: all",
             ),
             Option(
                 "asked",
@@ -373,8 +374,8 @@ analysis.""",
         "ad.interpret.app.server:serve_run",
         """Play a world next to the trained model in a browser, and look inside the model.
 
-The app listens on the loopback address only and writes nothing. SIGINT (Ctrl-C) or SIGTERM ends it,
-with exit code 0.""",
+The app listens on the loopback address only. It writes only the situations that are saved in it, in
+inspect/situations.npz of the run. SIGINT (Ctrl-C) or SIGTERM ends it, with exit code 0.""",
         (Option("port", "port of the address; 0 takes any free one", "8000", port),),
         as_it_is,
     ),
