@@ -345,8 +345,7 @@ analysis.""",
             ),
             Option(
                 "situation",
-                "the situation of the decisions that are looked at, e.g. goal in front; means "
-                "and samples that ablations put in are of these too; empty: all",
+                "the situation of the decisions that are looked at, e.g. goal in front; empty: all",
             ),
             Option(
                 "asked",

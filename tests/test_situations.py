@@ -67,7 +67,7 @@ def subject(tmp_path, monkeypatch) -> Subject:
     window = front_window(objects, [-1.0] * 4 + [0.9] * 4, time=0)
     asked = window["return_to_go"][:, 1].double().numpy()
     contexts = replace(labeled(window, GRID_SPEC), asked=asked)
-    found.__dict__.update(contexts=contexts, dataset=None)
+    found.__dict__.update(contexts=contexts, all_contexts=contexts, dataset=None)
     monkeypatch.setattr(bank, "MOST", 8)
     time = np.full((8, 2), 7)  # of the histories
     monkeypatch.setattr(situations, "history_contexts", lambda *_: SimpleNamespace(time=time))
@@ -162,6 +162,17 @@ def forward(logit: float, left: float = 0.0) -> float:
     return np.exp(logit) / (np.exp(logit) + np.exp(left) + 1)
 
 
+def test_what_replaces_a_component_is_over_all_situations(subject):
+    name = "obstacle in front"
+    own = replace(subject, choice=Choice(situation=name))
+    mask = in_situation(subject.run.world, subject.contexts, name)
+    few = subject.contexts.where(mask)
+    own.__dict__.update(contexts=few, all_contexts=subject.contexts, dataset=None)
+    at = {"situation": name, "contexts": "found"}
+    whole, alone = (Behavior().run(each)["enters"].at(**at) for each in (subject, own))
+    np.testing.assert_allclose(alone, whole)
+
+
 def test_behavior_is_that_worked_out_by_hand(subject):
     analysis = Behavior()
     results = analysis.run(subject)
@@ -197,7 +208,7 @@ def test_two_models_are_compared_in_the_same_contexts(subject):
     path = subject.run.folder / "inspect" / bank.BANK
     other = replace(subject, model=conditioned(), choice=Choice(bank=str(path)))
     other.model.head.weight[2] *= 0.0
-    other.__dict__.update(contexts=subject.contexts, dataset=None)
+    other.__dict__.update(contexts=subject.contexts, all_contexts=subject.contexts, dataset=None)
     difference = Behavior().run(other)["difference"]
     found = difference.at(contexts="made", situation="goal in front", **{"asked return": -1.0})
     before = forward(-2.5, TIME_LEFT)

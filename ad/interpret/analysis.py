@@ -154,11 +154,18 @@ class Subject:
             from ad.interpret.situations import made_contexts
 
             return made_contexts(self, self.choice.situation, self.asked or None, MADE_CONTEXTS)
+        return self._in_situation(self.all_contexts)
+
+    @cached_property
+    def all_contexts(self) -> Contexts:
+        """The windows of a rollout, or of the histories, with the decisions in all situations.
+
+        They say what a component does on average, and replace its outputs in an ablation: means
+        over a single situation would keep what the component does there.
+        """
         if self.choice.source == HISTORIES:
-            found = history_contexts(self.dataset, self.method, self.model, HISTORY_WINDOWS)
-        else:
-            found = self.rollout(self.run.split.held_out_tasks)
-        return self._in_situation(found)
+            return history_contexts(self.dataset, self.method, self.model, HISTORY_WINDOWS)
+        return self.rollout(self.run.split.held_out_tasks)
 
     @cached_property
     def train_contexts(self) -> Contexts:

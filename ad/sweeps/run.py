@@ -120,6 +120,8 @@ def prepare_missing(
     if missing:
         measure.check(run for bundle in missing for run in bundle)
         info(budget(measure, runs, records))
+    else:
+        info(f"each of the {len(runs)} runs has a record: none is made again")
     if count := sum(run.key in records and bool(records[run.key].failure) for run in runs):
         console.warn(
             f"{count} of {len(runs)} runs failed and are not made again: --status true says why, "

@@ -77,7 +77,7 @@ class Ablation(Analysis):
         names = list(subject.choice.components or subject.components)
         components = [parse_components(name, subject.model.transformer) for name in names]
         points = tuple(dict.fromkeys(component.point for each in components for component in each))
-        replacements = Replacements.of_contexts(subject.model, subject.contexts, points)
+        replacements = Replacements.of_contexts(subject.model, subject.all_contexts, points)
         axes = {"kind": list(KINDS), "component": names}
         results: Results = {}
         if subject.method.reads_histories:

@@ -142,7 +142,7 @@ def _measured(
     model, world = subject.model, subject.run.world
     components = [parse_components(name, model.transformer) for name in names]
     points = tuple(dict.fromkeys(one.point for each in components for one in each))
-    replacements = Replacements.of_contexts(model, subject.contexts, points)
+    replacements = Replacements.of_contexts(model, subject.all_contexts, points)
     step = world.action_names.index(situations_of(world).step)
     for kept in bank.kept:
         count = len(kept.contexts)
