@@ -23,9 +23,14 @@ def direction_names(world, num_actions: int) -> list[str]:
     A pair stands once, the later action first. Actions are numbers where `world`, a vector
     environment or None, does not name them.
     """
-    names = _labels(getattr(world, "action_names", ()), num_actions)
+    names = action_labels(world, num_actions)
     pairs = [f"{b}{AGAINST}{a}" for a, b in itertools.combinations(names, 2)]
     return names + (pairs if len(pairs) <= MOST_PAIRS else [])
+
+
+def action_labels(world, num_actions: int) -> list[str]:
+    """Return the name of each action of `world`, a vector environment or None, or its number."""
+    return _labels(getattr(world, "action_names", ()), num_actions)
 
 
 def parse_direction(name: str, action_names: Sequence[str], num_actions: int) -> torch.Tensor:

@@ -19,7 +19,7 @@ from ad.data.episodes import ratio
 from ad.interpret.analyses.reading import Reading, component_names, preferred, read_values
 from ad.interpret.analysis import Analysis, estimated, rows_of
 from ad.interpret.contexts import Contexts
-from ad.interpret.directions import MOST_PAIRS
+from ad.interpret.directions import MOST_PAIRS, action_labels
 from ad.interpret.labeled import Axes, LabeledArray
 from ad.interpret.relations import relation_names, relations
 from ad.models.sequence_model import SequenceModel
@@ -73,7 +73,8 @@ class Attribution(Analysis):
         }
         if "pairs" not in means:
             return results
-        axes = {"pair": [f"{a} - {b}" for a, b in _pairs(model)], **axes}
+        labels = action_labels(subject.run and subject.run.world, model.spec.num_actions)
+        axes = {"pair": [f"{labels[a]} - {labels[b]}" for a, b in _pairs(model)], **axes}
         about = "contribution to the output of an action minus that of another, over all decisions"
         deviation = np.sqrt(np.maximum(means["squares"] - means["pairs"] ** 2, 0))
         return results | {
