@@ -32,18 +32,15 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
         _trained_checkpoint(run)  # raises ConfigError without one
     if not fresh and is_evaluated(run):
         return False
-    asked = None
-    if has_model:
-        model = load_model(run)
-        with run.timed("evaluate_s", reset=True):
+    model = load_model(run) if has_model else None
+    with run.timed("evaluate_s", reset=True):
+        if model is None:
+            results = source_rollouts(run.config, run.evaluated_split)
+        else:
             results = evaluation_rollouts(run.config, run.evaluated_split, model)
             write_calibration(run.folder, run.config, run.split, model)
-        asked = asked_return(run.config, model)
-    else:
-        with run.timed("evaluate_s", reset=True):
-            results = source_rollouts(run.config, run.evaluated_split)
     write_results(run.folder, run.evaluated_split, results)
-    write_summary(run, asked)
+    write_summary(run, None if model is None else asked_return(run.config, model))
     return True
 
 

@@ -259,8 +259,11 @@ class Deviation:
         counts: the number of runs of each mean in `mean`, two for the difference of two means. The
         standard error is value * sqrt(sum of 1 / count).
         """
-        half = float(stdtrit(self.freedom, 0.975)) * self._error(counts)
-        return _bounded(mean, half, counts[0], low, high)
+        return _bounded(mean, self.half_width(*counts), counts[0], low, high)
+
+    def half_width(self, *counts: int) -> float:
+        """Return half the width of the 95 % interval of the `estimate` with these counts."""
+        return float(stdtrit(self.freedom, 0.975)) * self._error(counts)
 
     def p_value(self, mean: float, *counts: int) -> float:
         """Return the two-sided p value of `mean` by Student's t, against 0."""
@@ -321,7 +324,7 @@ def estimate(
     n = len(scores)
     if n < 2:
         return Estimate(scores[0] if scores else None, n=n)
-    half = max(_half_width(scores), _half_width(runs))
+    half = max(pool([own]).half_width(len(own)) for own in (scores, runs))
     return _bounded(float(np.mean(scores)), half, n, low, high)
 
 
@@ -398,12 +401,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def number(value: float | None, format: str) -> str:
     """Format `value`; a dash if it is None."""
     return UNKNOWN if value is None else f"{value:{format}}"
-
-
-def _half_width(scores: Sequence[float]) -> float:
-    """Return half the width of the 95 % interval of the mean of `scores`, by Student's t."""
-    n = len(scores)
-    return float(stdtrit(n - 1, 0.975) * np.std(scores, ddof=1) / np.sqrt(n))
 
 
 def _bounded(mean: float, half: float, n: int, low: float | None, high: float | None) -> Estimate:

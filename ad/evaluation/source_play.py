@@ -15,10 +15,10 @@ from ad.config.world import configured_world, make_envs
 from ad.data.episodes import episodes, success_or_nan
 from ad.evaluation.results import Evaluation
 from ad.registry import SOURCES
-from ad.rollout.rollout import Rollout
+from ad.rollout.rollout import Rollout, rollouts_by_split
 from ad.sources import fits
 from envs.rng import derive_key
-from envs.tasks import SPLITS, Split, task_name
+from envs.tasks import Split, task_name
 
 ALGORITHMS = ("ucb", "q_learning")  # of the tabular learner: the first that can learn in a world
 MAX_STEPS = 10_000  # of the tabular learner in each environment: one takes about a millisecond
@@ -29,13 +29,11 @@ FIELDS = ("terminated", "truncated", "reward")
 def source_rollouts(config: Experiment, split: Split) -> dict[str, Rollout]:
     """Play the configured evaluation with the configured source: rollouts by split name."""
     settings = config.evaluation
-    counts = dict(zip(SPLITS, (settings.eval_seeds, settings.train_eval_seeds), strict=True))
-    tasks = {name: getattr(split, f"{name}_tasks") for name in SPLITS}
-    played = [(s, task) for name in SPLITS for s in range(counts[name]) for task in tasks[name]]
-    first = [env for env, (seed, _) in enumerate(played) if seed == 0]
-    whole = play_source(config, played, settings.episodes, first)
-    stop = counts["held_out"] * len(tasks["held_out"])
-    return {"held_out": whole.select_envs(0, stop), "train": whole.select_envs(stop, len(played))}
+    return rollouts_by_split(
+        (split.held_out_tasks, split.train_tasks),
+        (settings.eval_seeds, settings.train_eval_seeds),
+        lambda played, first_seed: play_source(config, played, settings.episodes, first_seed),
+    )
 
 
 def learned_returns(env: EnvConfig, evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
@@ -108,9 +106,7 @@ def play_source(
     if not len(recorded):
         return rollout
     fields = {n: np.concatenate(v).swapaxes(0, 1) for n, v in trajectory.items()}
-    return replace(
-        rollout, recorded=recorded, trajectory=_trajectory(fields, rollout.lengths[recorded])
-    )
+    return replace(rollout, recorded=recorded, trajectory=_trajectory(fields, num_episodes))
 
 
 def _rollout(world, steps: dict[str, np.ndarray], num_episodes: int) -> Rollout:
@@ -130,12 +126,11 @@ def _rollout(world, steps: dict[str, np.ndarray], num_episodes: int) -> Rollout:
     )
 
 
-def _trajectory(fields: dict[str, np.ndarray], lengths: np.ndarray) -> dict[str, np.ndarray]:
-    """Return `fields` [R, T, ...] as those of `Rollout.trajectory`, with episode lengths [R, E]."""
-    longest, stops = int(lengths.sum(1).max()), lengths.cumsum(1)
-    step = np.arange(longest)
-    episode = (step[None, :, None] >= stops[:, None]).sum(2).astype(np.int32)
-    ends = {"terminated", "truncated"}
-    kept = {name: own[:, :longest] for name, own in fields.items() if name not in ends}
-    kept["time"] = kept["time"].astype(np.int32)
-    return kept | {"episode": np.where(episode < lengths.shape[1], episode, -1).astype(np.int32)}
+def _trajectory(fields: dict[str, np.ndarray], num_episodes: int) -> dict[str, np.ndarray]:
+    """Return `fields` [R, T, ...] as those of `Rollout.trajectory`, of the first episodes."""
+    done = fields.pop("terminated") | fields.pop("truncated")
+    episode = done.cumsum(1) - done
+    episode = np.where(episode < num_episodes, episode, -1).astype(np.int32)
+    longest = (episode >= 0).sum(1).max()
+    kept = fields | {"time": fields["time"].astype(np.int32), "episode": episode}
+    return {name: own[:, :longest] for name, own in kept.items()}

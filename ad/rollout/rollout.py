@@ -150,6 +150,29 @@ def rollout(
     )
 
 
+def rollouts_by_split(
+    tasks: tuple[np.ndarray, np.ndarray],
+    num_seeds: tuple[int, int],
+    play: Callable[[Sequence[tuple[int, np.ndarray]], Sequence[int]], Rollout],
+) -> dict[str, Rollout]:
+    """Return the rollouts "held_out" and "train", each [seeds * tasks, E], seed by seed.
+
+    `tasks` are the held-out and the train tasks, int [K, ...] each, `num_seeds` their numbers of
+    evaluation seeds. `play(envs, first_seed)` returns one rollout of the environments of both,
+    pairs of an evaluation seed and a task; `first_seed` lists those with the first seed.
+    """
+    held_out, train = (
+        [(seed, task) for seed in range(count) for task in own]
+        for own, count in zip(tasks, num_seeds, strict=True)
+    )
+    envs = held_out + train
+    results = play(envs, [env for env, (seed, _) in enumerate(envs) if seed == 0])
+    return {
+        "held_out": results.select_envs(0, len(held_out)),
+        "train": results.select_envs(len(held_out), len(envs)),
+    }
+
+
 def derive_seeds(seeds: Sequence[int]) -> tuple[list[int], np.ndarray]:
     """Return the seeds of the worlds, and the keys of the draws of actions, uint64 [N]."""
     env_seeds = [derive_key(int(seed), "world") >> 1 for seed in seeds]

@@ -15,10 +15,11 @@ from ad.rollout.rollout import (
     SelectAction,
     greedy,
     rollout,
+    rollouts_by_split,
     sampled,
 )
 from envs.rng import derive_key
-from envs.tasks import SPLITS, Split, task_name
+from envs.tasks import Split, task_name
 
 
 def rollout_tasks(
@@ -36,24 +37,12 @@ def rollout_tasks(
     two splits. One rollout plays all environments of both: a model's fixed cost per step is paid
     once. `record` keeps the trajectories of the first seed. `show` draws a progress bar.
     """
-    played = {
-        name: [(seed, task) for seed in range(count) for task in getattr(split, f"{name}_tasks")]
-        for name, count in zip(SPLITS, num_seeds, strict=True)
-    }
-    held_out, train = played["held_out"], played["train"]
-    first_seed = [env for env, (seed, _) in enumerate(held_out + train) if seed == 0]
-    results = rollout_envs(
-        config,
-        held_out + train,
-        new_policy,
-        episodes,
-        first_seed if record else (),
-        "evaluate" if show else None,
-    )
-    return {
-        "held_out": results.select_envs(0, len(held_out)),
-        "train": results.select_envs(len(held_out), len(held_out) + len(train)),
-    }
+
+    def play(envs: Sequence[tuple[int, np.ndarray]], first_seed: Sequence[int]) -> Rollout:
+        recorded, label = first_seed if record else (), "evaluate" if show else None
+        return rollout_envs(config, envs, new_policy, episodes, recorded, label)
+
+    return rollouts_by_split((split.held_out_tasks, split.train_tasks), num_seeds, play)
 
 
 def rollout_envs(
