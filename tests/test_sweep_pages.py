@@ -15,6 +15,7 @@ from ad.sweeps.load import load_sweep
 from ad.sweeps.pages import write_page
 from ad.sweeps.records import add_records
 from ad.sweeps.results import references, sweep_results
+from ad.sweeps.run import new_measure
 
 LEADERS = {
     **BOARD,
@@ -143,14 +144,31 @@ def test_paired_runs_are_compared_split_by_split_where_the_plan_says_so(tmp_path
     lines = rows_of(results, "room")
     # Differences 0.1, 0.11, 0.09: error 0.01 / sqrt(3), t(0.975, 2) = 4.302653, t = 17.32
     text = "learner: +0.100 [+0.075, +0.125], p 0.0033"
-    assert lines["distillation"]["NAUC minus that of"] == text
-    assert lines["labels"]["NAUC minus that of"] == "–"
+    assert lines["distillation"]["difference of NAUC from that of"] == text
+    assert lines["labels"]["difference of NAUC from that of"] == "–"
     marked = [title for title, line in lines.items() if "†" in line.get("NAUC", "")]
     assert marked == ["labels"]
     knows = {row[0]: row[1] for row in tables.summary_table(results).rows}
     assert knows["learner"] == knows["distillation"] == "nothing"
     assert (knows["labels"], knows["informed"]) == ("optimal actions", "the family of tasks")
+    assert tables.paired_table(results).rows == [["distillation", "learner", "room", "–", "–"]]
     assert "distillation with learner" in page_of(sweep, results.records)
+
+
+def test_an_oracle_has_the_best_of_the_settings_tried_in_each_group(tmp_path):
+    cold, long = {"evaluation.temperature": 0.1}, {"training.steps": 21}
+    board = {"groups": ["room"], "rows": ["tuned"], "seeds": [0, 1], "tried": [cold, long]}
+    sweep = write_sweep(tmp_path, {**BOARD, "boards": {"decoding": board}})
+    # The row has 21 steps already, as chosen by the board that tunes.
+    cold_row = "tuned: evaluation.temperature=0.1"
+    assert sweep.tried == {"tuned": ["tuned", cold_row]}
+    runs = sweep.cells_of("room")[1].runs
+    assert {run.config.training.steps for run in runs} == {21}
+    assert len(new_measure(sweep).bundles(sweep.planned_runs())) == 2  # a training each
+    results = results_of(sweep, {"tuned": [0.5, 0.7], cold_row: [0.8, 0.9]})
+    (row,) = tables.oracle_table(results).rows
+    assert row == ["tuned", "0.600, 0.850 (evaluation.temperature=0.1)", "0.600, 0.850"]
+    assert "an oracle" in page_of(sweep, results.records)
 
 
 @pytest.mark.parametrize("scores, counts", [(LEVEL, [5, 5]), (APART, [3, 3]), (CEILING, [3, 3])])

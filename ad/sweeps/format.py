@@ -56,7 +56,10 @@ class BoardConfig:
     seeds: list[int] = field([])  # empty: the sweep's
     further_seeds: list[int] = field([])  # of rows that are tied for the best of their group
     settings: dict = field({})  # dotted setting: value, in all cells
-    tuning: bool = field(False)  # whether rows have a run for each entry of `tried`
+    tuning: bool = field(False)  # whether rows have a run for each entry of their `tried`
+    # settings that each row has in further runs; the page has the best of them in each group, which
+    # is an oracle: no method knows it
+    tried: list[dict] = field([])
 
 
 @dataclass(frozen=True)

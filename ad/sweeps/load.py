@@ -101,10 +101,11 @@ def _board(path: Path, config: SweepConfig, name: str) -> BoardConfig:
 def _shared_rows(
     path: Path, config: SweepConfig, board: BoardConfig
 ) -> tuple[dict[str, RowConfig], dict[str, list[str]]]:
-    """Return the rows that groups share, by title, and what a board with `tuning` makes of them.
+    """Return the rows that groups share, by title, and those that try settings of each of them.
 
-    There a row is replaced by one for each entry of its `tried`; the second dict has their titles
-    by that of the row, and is {} on other boards.
+    On a board with `tuning` a row is replaced by one for each entry of its `tried`; on a board with
+    `tried` it is followed by one for each entry that changes it. The second dict has the titles of
+    these rows by that of the row, and is {} on other boards.
     """
     rows = {
         title: _group(RowConfig, entry, _where(path, title))
@@ -117,14 +118,24 @@ def _shared_rows(
     chosen = board.rows or list(rows)
     check_titles(f"{path} has no row", chosen, rows)
     rows = {title: rows[title] for title in chosen}
-    if not board.tuning:
+    if not board.tuning and not board.tried:
         return rows, {}
-    variants = {
-        title: {f"{title}: {settings_text(own)}": replace(row, tuned=own) for own in row.tried}
-        for title, row in rows.items()
-    }
+    variants = {title: _variants(title, row, board) for title, row in rows.items()}
     tried = {title: list(own) for title, own in variants.items()}
     return {name: row for own in variants.values() for name, row in own.items()}, tried
+
+
+def _variants(title: str, row: RowConfig, board: BoardConfig) -> dict[str, RowConfig]:
+    """Return the rows by which a board tries settings of `row`, by title."""
+    if board.tuning:
+        return {f"{title}: {settings_text(own)}": replace(row, tuned=own) for own in row.tried}
+    tuned = row.tuned or {}
+    own = row.settings | tuned
+    return {title: row} | {
+        f"{title}: {settings_text(entry)}": replace(row, tuned=tuned | entry, tried=[tuned | entry])
+        for entry in board.tried
+        if own | entry != own
+    }
 
 
 def _own_rows(path: Path, title: str, group: GroupConfig) -> dict[str, RowConfig]:

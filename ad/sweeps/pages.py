@@ -145,18 +145,28 @@ def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
 def _summary(results: SweepResults) -> Iterator[Block]:
     """Yield the tables over all groups."""
     sweep = results.sweep
-    if sweep.tried:
+    if sweep.choice.tuning:
         yield Text(
             "The best of the settings that each method has tried, by their NAUC on held-out tasks, "
             "as the mean over these worlds."
         )
         yield tables.tuning_table(results)
         warn_of_untuned(results)
+    elif sweep.tried:
+        yield Text(
+            "The NAUC of each method, and the highest of all settings in its rows below with what "
+            "it changes. The second is an oracle: it is chosen by the held-out tasks themselves, "
+            "which no method sees, and the highest of several means is too high by chance."
+        )
+        yield tables.oracle_table(results)
     if not sweep.rows:
         if any(map(sweep.baseline, sweep.groups)):
             yield tables.overview_table(results)
         return
     yield tables.summary_table(results)
+    if sweep.config.paired and not sweep.tried and results.comparisons:
+        yield Text("The comparisons that the plan names, and the groups of each outcome:")
+        yield tables.paired_table(results)
     if not sweep.tried and tables.complete_scores(results):
         yield Text(
             "Aggregates of returns between random (0) and optimal (1), over the groups in which "

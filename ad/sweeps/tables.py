@@ -92,8 +92,10 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
         texts = [number(own_scores.get(name), SCORES[name].format) for name in [*scores, *means]]
         rows.append({"title": f"*{title}*", "scores": texts})
     heading, against = SCORES[config.score].heading, ""
-    if config.paired or baseline:
-        against = f"{heading} minus that of {'' if config.paired else baseline}".rstrip()
+    if config.paired:
+        against = f"difference of {heading} from that of"
+    elif baseline:
+        against = f"{heading} minus that of {baseline}"
     columns = {
         "title": (own.grid and next(iter(own.grid))) or config.heading,
         "knows": "knows",
@@ -261,6 +263,47 @@ def tuning_table(results: SweepResults) -> Table:
         ends = [number(end, ".3f") for end in (max(scores.values()), min(scores.values()))]
         rows.append([method, best, *ends, str(len(scores))])
     return Table(["method", "best settings", "their NAUC", "lowest NAUC", "tried"], rows)
+
+
+def oracle_table(results: SweepResults) -> Table:
+    """Return a row for each method: its NAUC in each group, and the best of the settings tried.
+
+    The last column has the means over the groups in which both are known.
+    """
+    rows = []
+    for method, tried in results.sweep.tried.items():
+        texts, known = [], []
+        for group in results.sweep.groups:
+            naucs = {row: results.estimate((group, row), "nauc").mean for row in tried}
+            naucs = {row: nauc for row, nauc in naucs.items() if nauc is not None}
+            if method not in naucs:
+                texts.append(UNKNOWN)
+                continue
+            best = max(naucs, key=naucs.get)
+            known.append((naucs[method], naucs[best]))
+            setting = best.removeprefix(method).removeprefix(": ")
+            texts.append(_both(*known[-1]) + (f" ({setting})" if setting else ""))
+        rows.append([method, *texts, _both(*np.mean(known, 0)) if known else UNKNOWN])
+    return Table(["method", *results.sweep.groups, "mean"], rows)
+
+
+def _both(chosen: float, best: float) -> str:
+    return f"{chosen:.3f}, {best:.3f}"
+
+
+def paired_table(results: SweepResults) -> Table:
+    """Return a row for each comparison of two rows, with the groups of each verdict."""
+    rows = []
+    for row, entry in results.sweep.rows.items():
+        own = {place[0]: c for place, c in results.comparisons.items() if place[1] == row}
+        lists = [
+            "; ".join(group for group, compared in own.items() if compared.verdict == verdict)
+            for verdict in VERDICTS
+        ]
+        if any(lists):
+            rows.append([row, entry.against, *(names or UNKNOWN for names in lists)])
+    header = [results.sweep.config.heading, "compared with", *VERDICTS]
+    return Table(header, rows, text_columns=(0, 1, 2, 3, 4))
 
 
 def cost_table(results: SweepResults, group: str) -> Table:
