@@ -227,10 +227,6 @@ kept, and the same command resumes.""",
         "leaderboard",
         "configs/records/leaderboard.yaml",
         "Evaluate every method in every world of a board, and write the page of the leaderboard.",
-        """
-Rows whose intervals overlap with that of the best of their group, when all its runs are made, have
-further runs: calling the command again makes them.
-""",
     ),
     _sweep(
         "results",

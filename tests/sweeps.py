@@ -56,7 +56,7 @@ def results_of(sweep: Sweep, by_row: dict[str, Sequence[float]], **entries) -> S
 def page_of(sweep: Sweep, records: Records | None = None) -> str:
     """Return the page of `sweep` as Markdown, by `records` or those beside it."""
     records = read_records(sweep.records) if records is None else records
-    return sweep_page(sweep_results(sweep, records), sweep.path.parent / "root").markdown()
+    return sweep_page(sweep_results(sweep, records)).markdown()
 
 
 def scored(records: Records) -> dict[str, dict]:

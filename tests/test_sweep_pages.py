@@ -24,9 +24,6 @@ LEADERS = {
     "means": ["at_10"],
     "facts": ["transitions"],
 }
-LEVEL = {"distillation": [0.9, 0.91, 0.92], "clone": [0.87, 0.88, 0.89]}
-CEILING = {"distillation": [1.0, 1.0, 1.0], "clone": [1.0, 1.0, 1.0]}
-APART = {"distillation": [0.89, 0.9, 0.91], "clone": [0.1, 0.11, 0.12]}
 
 
 def rows_of(results, group: str) -> dict[str, dict[str, str]]:
@@ -171,23 +168,6 @@ def test_an_oracle_has_the_best_of_the_settings_tried_in_each_group(tmp_path):
     assert "an oracle" in page_of(sweep, results.records)
 
 
-@pytest.mark.parametrize("scores, counts", [(LEVEL, [5, 5]), (APART, [3, 3]), (CEILING, [3, 3])])
-def test_rows_tied_for_the_best_of_a_group_have_further_runs(tmp_path, scores, counts):
-    sweep = write_sweep(tmp_path, changed(LEADERS, "boards/core/further_seeds", [3, 4]))
-    assert sweep_results(sweep, {}).sweep.planned_runs() == sweep.planned_runs()
-    some = records_of(sweep, scores | {"clone": scores["clone"][:2]})
-    assert sweep_results(sweep, some).sweep.planned_runs() == sweep.planned_runs()
-    widened = sweep_results(sweep, records_of(sweep, scores)).sweep
-    assert [len(cell.runs) for cell in widened.cells] == counts
-    more = {row: [*own, own[1], own[1]] for row, own in scores.items()}
-    # The first runs alone decide: by five, the intervals of LEVEL no longer overlap.
-    results = sweep_results(sweep, records_of(widened, more))
-    assert results.sweep.planned_runs() == widened.planned_runs()
-    assert set(tables.complete_scores(results)) == {"distillation", "clone"}  # by the first runs
-    shown = tables.short_table(results).rows[0][1]
-    assert shown.endswith("(5)") == (counts == [5, 5])
-
-
 def test_each_table_has_the_optimum_random_play_and_the_sources_themselves(tmp_path):
     rows = ["distillation", "informed", "clone"]
     sweep = write_sweep(tmp_path, changed(LEADERS, "boards/core/rows", rows))
@@ -225,7 +205,10 @@ def test_the_short_table_and_published_results(tmp_path):
     scores = {"distillation": [0.5, 0.75, 1.0], "clone": [0.25, 0.75]}
     add_records(sweep.records, records_of(sweep, scores).values())
     write_page(sweep, tmp_path / "root")
-    assert "| room | 75.0 | 50.0 (2) |" in readme.read_text() and "old" not in readme.read_text()
+    assert "| distillation | nothing | 75.0 |" in readme.read_text()
+    assert (
+        "| clone | nothing | 50.0 (2) |" in readme.read_text() and "old" not in readme.read_text()
+    )
     text = (tmp_path / "page.md").read_text()
     assert "| AD | 0.9 |" in text and "0.8 |" not in text
     html = (tmp_path / "root/plan.html").read_text()

@@ -11,8 +11,8 @@ and no predicted return; with 8 steps 0.70 at a weight of 0.05 and 0.59 at 0.2. 
 is uncertain as long as the goal is, and a larger weight keeps the policy from exploring. The run is
 in a world of the leaderboard and its goals are those of published rows, so that on Dark Room the
 defaults have an advantage over settings that were chosen on a tuning split. On the tuning split of
-the dense 7x7 room (configs/leaderboard/dark_room_7x7.yaml) NAUC over 25 episodes is 0.76 without
-planning and 0.94 with 8 steps and no predicted return, 0.18 [0.13, 0.23] more.
+a dense 7x7 room NAUC over 25 episodes is 0.76 without planning and 0.94 with 8 steps and no
+predicted return, 0.18 [0.13, 0.23] more.
 """
 
 from dataclasses import dataclass

@@ -54,7 +54,6 @@ class BoardConfig:
     groups: list[str] = field([])  # titles; empty: all
     rows: list[str] = field([])  # titles; empty: all
     seeds: list[int] = field([])  # empty: the sweep's
-    further_seeds: list[int] = field([])  # of rows that are tied for the best of their group
     settings: dict = field({})  # dotted setting: value, in all cells
     tuning: bool = field(False)  # whether rows have a run for each entry of their `tried`
     # settings that each row has in further runs; the page has the best of them in each group, which
@@ -138,16 +137,11 @@ class SweepConfig:
     published: str = field("")  # CSV file of published results that stand below the tables
     boards: dict = field({})  # name: a BoardConfig; empty: one board with everything
     tables: dict = field({})  # name: a TableConfig; the measure is then analysis
-    # largest number of train tasks on which settings of a source algorithm are tried, without a
-    # model; the measure is then learning; 0: none
-    search_tasks: int = field(0, at_least=0)
 
     @property
     def measure(self) -> str:
-        """What is measured of each run: evaluation, analysis or learning."""
-        if self.tables:
-            return "analysis"
-        return "learning" if self.search_tasks else "evaluation"
+        """What is measured of each run: evaluation or analysis."""
+        return "analysis" if self.tables else "evaluation"
 
     @property
     def score(self) -> str:

@@ -87,7 +87,7 @@ def _board(path: Path, config: SweepConfig, name: str) -> BoardConfig:
     }
     board = boards.pop(name, BoardConfig())
     board = replace(board, seeds=board.seeds or config.seeds)
-    _check_seeds(f"{path}: seeds", [*board.seeds, *board.further_seeds])
+    _check_seeds(f"{path}: seeds", board.seeds)
     _check_seeds(f"{path}: splits", config.splits or [0])
     others = {group for other in boards.values() for group in other.groups}
     if board.tuning and (both := [title for title in board.groups if title in others]):
@@ -179,8 +179,7 @@ def _cell(
     tuned = next((own for own, tried in sweep.tried.items() if row in tried), row)
     experiments = _experiments(sweep, file, settings, [title, tuned], names)
     runs = [PlannedRun(title, row, experiment) for experiment in experiments]
-    num_first = len(sweep.choice.seeds) * len(sweep.config.splits or [None])
-    return Cell(title, row, runs[:num_first], "", runs[num_first:], entry.variant, num_first)
+    return Cell(title, row, runs, "", entry.variant)
 
 
 def _experiments(
@@ -191,7 +190,7 @@ def _experiments(
     names: dict[str, str],
 ) -> Iterator[Experiment]:
     """Yield the experiment of each seed and split, with the name of its training's first run."""
-    splits, seeds = sweep.config.splits, [*sweep.choice.seeds, *sweep.choice.further_seeds]
+    splits, seeds = sweep.config.splits, sweep.choice.seeds
     paired = sweep.config.paired
     for path in (TRAIN_SEED, *([SPLIT_SEED] if splits or paired else [])):
         if path in settings:

@@ -1,8 +1,7 @@
 """The base class of all measures, which is itself the measure `evaluation`.
 
 `evaluation` trains a model and keeps its scores; `analysis` (`ad.sweeps.analyses`) trains a model
-and keeps values of analyses; `learning` (`ad.sweeps.learning`) keeps the learning curves of source
-agents, without a model.
+and keeps values of analyses.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

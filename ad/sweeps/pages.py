@@ -19,7 +19,6 @@ from ad.runtime.files import is_marked, read_marked, replace_between, write_text
 from ad.runtime.locks import locked_files
 from ad.sweeps import tables
 from ad.sweeps.analyses import findings_section
-from ad.sweeps.learning import learning_section
 from ad.sweeps.plan import Sweep
 from ad.sweeps.records import read_records
 from ad.sweeps.results import SweepResults, sweep_results, tuning_scores
@@ -38,7 +37,7 @@ DEFAULT_LEARNER = (
 def write_page(sweep: Sweep, root: Path) -> None:
     """Write the page of `sweep` as Markdown, and as `<root>/<name>.html` with charts."""
     results = sweep_results(sweep, read_records(sweep.records))
-    page, marked = sweep_page(results, root), page_marks(sweep)
+    page, marked = sweep_page(results), page_marks(sweep)
     root.mkdir(parents=True, exist_ok=True)
     write_text(root / f"{sweep.name}.html", page.html())
     if marked:
@@ -74,15 +73,13 @@ def page_marks(sweep: Sweep) -> list[str]:
     return []
 
 
-def sweep_page(results: SweepResults, root: Path) -> Page:
-    """Return the page of a sweep; further files are written under `root`."""
+def sweep_page(results: SweepResults) -> Page:
+    """Return the page of a sweep."""
     sweep, records = results.sweep, results.records
     title, _, subtitle = (sweep.config.title or f"Sweep: {sweep.name}").partition(": ")
     if sweep.config.measure == "analysis":
         sections = [findings_section(sweep, name, records) for name in sweep.tables]
         return Page(title, subtitle, [_head(sweep), *sections])
-    if sweep.config.measure == "learning":
-        return Page(title, subtitle, [learning_section(sweep, records, root), _head(sweep)])
     has_pages = sweep.page is not None
     folder = sweep.page.parent if has_pages else Path()
     sections = [_group_section(results, group, folder) for group in sweep.groups]

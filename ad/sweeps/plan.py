@@ -53,18 +53,13 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Cell:
-    """A row of a group with its runs, or with the reason why its method cannot learn there.
-
-    further_runs: runs that the cell has in addition if it is tied for the best of its group.
-    """
+    """A row of a group with its runs, or with the reason why its method cannot learn there."""
 
     group: str
     row: str
     runs: list[PlannedRun]
     problem: str = ""
-    further_runs: Sequence[PlannedRun] = ()
     variant: str = ""  # the variant of its group that it is of
-    num_first: int = 0  # runs without the further ones
 
     @property
     def config(self) -> Experiment:

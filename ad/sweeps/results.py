@@ -5,7 +5,7 @@ Runs on one split are independent; of runs on several splits, the means of the s
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 from ad.evaluation.scores import (
@@ -45,7 +45,7 @@ WITH_LEARNER = ("learner", "none")
 class SweepResults:
     """The records of each cell of a sweep that has any, in the order of its runs.
 
-    Failures are left out. A cell that is tied for the best of its group has its further runs.
+    Failures are left out.
     """
 
     sweep: Sweep
@@ -139,34 +139,7 @@ class SweepResults:
 
 
 def sweep_results(sweep: Sweep, records: Records) -> SweepResults:
-    """Return the results of the sweep's cells by the `records`.
-
-    The sweep of the results has the further runs of the cells that are tied for the best of their
-    group. The first runs alone decide, when a group has all of them: further ones do not change
-    which cells have them.
-    """
-    first = SweepResults(sweep, _made(sweep, records))
-    tied = {
-        (group, row)
-        for group in sweep.groups
-        if all(
-            len(first.made.get((group, cell.row), [])) == len(cell.runs)
-            for cell in sweep.cells_of(group)
-        )
-        for row in _tied_for_best(first, group)
-    }
-    cells = [
-        replace(cell, runs=[*cell.runs, *cell.further_runs], further_runs=())
-        if (cell.group, cell.row) in tied
-        else cell
-        for cell in sweep.cells
-    ]
-    widened = replace(sweep, cells=cells)
-    return SweepResults(widened, _made(widened, records))
-
-
-def _made(sweep: Sweep, records: Records) -> dict[Place, list[Record]]:
-    """Return the records of each cell that has any, failures left out."""
+    """Return the results of the sweep's cells by the `records`, failures left out."""
     made = {
         (cell.group, cell.row): [
             records[run.key]
@@ -175,24 +148,7 @@ def _made(sweep: Sweep, records: Records) -> dict[Place, list[Record]]:
         ]
         for cell in sweep.cells
     }
-    return {place: own for place, own in made.items() if own}
-
-
-def _tied_for_best(results: SweepResults, group: str) -> list[str]:
-    """Return the best row of a group and those whose interval reaches that of the best.
-
-    There are none if no other row is tied, or if all of these intervals are one point.
-    """
-    score = results.sweep.config.score
-    rows = [cell.row for cell in results.sweep.cells_of(group)]
-    estimates = {row: results.estimate((group, row), score) for row in rows}
-    estimates = {row: own for row, own in estimates.items() if own.low is not None}
-    if not estimates:
-        return []
-    best = max(estimates.values(), key=lambda own: own.mean)
-    tied = {row: own for row, own in estimates.items() if own.high >= best.low}
-    is_open = len(tied) > 1 and any(own.high > own.low for own in tied.values())
-    return [*tied] if is_open else []
+    return SweepResults(sweep, {place: own for place, own in made.items() if own})
 
 
 def tuning_scores(results: SweepResults) -> dict[str, dict[str, float]]:

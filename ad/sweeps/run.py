@@ -19,7 +19,6 @@ from ad.runtime.console import info
 from ad.runtime.files import remove
 from ad.runtime.locks import is_locked, locked
 from ad.sweeps.analyses import AnalysisMeasure
-from ad.sweeps.learning import LearningMeasure
 from ad.sweeps.measures import Measure
 from ad.sweeps.plan import PlannedRun, Sweep
 from ad.sweeps.records import (
@@ -33,7 +32,7 @@ from ad.sweeps.records import (
 )
 
 Bundle = list[PlannedRun]  # runs that are made together, in the folder of the first
-MEASURED_BY = {"evaluation": Measure, "analysis": AnalysisMeasure, "learning": LearningMeasure}
+MEASURED_BY = {"evaluation": Measure, "analysis": AnalysisMeasure}
 
 
 def new_measure(sweep: Sweep) -> Measure:

@@ -178,14 +178,14 @@ def summary_table(results: SweepResults) -> Table:
         if any(value is not None for value in values):
             texts = [number(value, SCORES[score].format) for value in values]
             rows.append([f"*{title}*", *[UNKNOWN] * 2, *texts])
-    header = [sweep.config.heading, "knows", "histories of", *sweep.groups]
-    return Table(header, rows)
+    titles = [group or SCORES[score].heading for group in sweep.groups]
+    return Table([sweep.config.heading, "knows", "histories of", *titles], rows)
 
 
 def short_table(results: SweepResults) -> Table:
-    """Return a row for each group: the score of each row in per cent.
+    """Return a row for each row with records: what it knows, its score in each group in per cent.
 
-    A bracket has the number of runs, unless it is that of a cell without further runs.
+    A bracket has the number of runs where only some are made.
     """
     sweep = results.sweep
 
@@ -195,25 +195,30 @@ def short_table(results: SweepResults) -> Table:
         if not known:
             return "not applicable" if cell.problem else UNKNOWN
         mean = f"{100 * results.estimate(place, sweep.config.score).mean:.1f}"
-        return mean if len(known) == cell.num_first else f"{mean} ({len(known)})"
+        return mean if len(known) == len(cell.runs) else f"{mean} ({len(known)})"
 
-    rows = [[group, *map(text, sweep.cells_of(group))] for group in sweep.groups]
-    return Table(["world", *sweep.rows], rows)
+    rows = []
+    for row in sweep.rows:
+        cells = [cell for cell in sweep.cells if cell.row == row]
+        if any((cell.group, row) in results.made for cell in cells):
+            kinds = dict.fromkeys(knows(cell) for cell in cells if cell.runs)
+            rows.append([row, ", ".join(kinds), *map(text, cells)])
+    return Table([sweep.config.heading, "knows", *sweep.groups], rows)
 
 
 def complete_scores(results: SweepResults) -> dict[str, np.ndarray]:
-    """Return the normalized returns [R, W] of each row with all first runs.
+    """Return the normalized returns [R, W] of each row with all runs.
 
-    W are the groups in which the baseline has its first runs; a row that lacks one there is left
-    out. R is the smallest number of runs of a cell. Returns {} for a board with one run a cell,
-    which has no interval.
+    W are the groups in which the baseline has its runs; a row that lacks one there is left out. R
+    is the smallest number of runs of a cell. Returns {} for a board with one run a cell, which has
+    no interval.
     """
     sweep = results.sweep
     known = {(c.group, c.row): results.known((c.group, c.row), NORMALIZED) for c in sweep.cells}
     scores = {
         (cell.group, cell.row): known[cell.group, cell.row]
         for cell in sweep.cells
-        if cell.num_first and len(known[cell.group, cell.row]) >= cell.num_first
+        if cell.runs and len(known[cell.group, cell.row]) == len(cell.runs)
     }
     baseline = sweep.config.baseline
     groups = [group for group in sweep.groups if (group, baseline) in scores]
