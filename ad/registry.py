@@ -31,6 +31,7 @@ METHODS = Registry(
         "algorithm_distillation": "ad.methods.algorithm_distillation:AlgorithmDistillation",
         "expert_distillation": "ad.methods.expert_distillation:ExpertDistillation",
         "behavior_cloning": "ad.methods.behavior_cloning:BehaviorCloning",
+        "context_value": "ad.methods.context_value:ContextValue",
         "decision_transformer": "ad.methods.decision_transformer:DecisionTransformer",
         "dpt": "ad.methods.dpt:DecisionPretrainedTransformer",
         "in_context_q": "ad.methods.in_context_q:InContextQ",

@@ -17,6 +17,7 @@ METHODS = {
     "three tokens": ["--model.tokenizer", "separate", "--model.position", "history"],
     "decision transformer": ["--method.name", "decision_transformer"],
     "clone": ["--method.name", "behavior_cloning", "--model.position", "window"],
+    "context value": ["--method.name", "context_value"],
     "in-context Q": ["--method.name", "in_context_q"],
     "decision-pretrained": ["--method.name", "dpt"],
 }

@@ -63,6 +63,7 @@ CASES = {
     ],
     "a recurrent memory": ["--model.memory", "gru", "--training.precision", "bfloat16"],
     "averages": ["--model.memory", f"{HERE}/components.py:Averages"],
+    "context values": ["--method.name", "context_value"],
     "loss alone": ["--method.name", f"{HERE}/components.py:Fitting"],
 }
 COLLECTED = {

@@ -206,7 +206,9 @@ def test_a_rollout_across_episodes_shows_what_past_episodes_achieved_as_training
     )
     logits, trajectories = play(method, model, context_length)
     for env, arrays in enumerate(trajectories):
-        achieved = return_to_go(Sequences(arrays, np.array([]), TASKS[env], TaskOracle()))
+        achieved = return_to_go(
+            Sequences(arrays, np.array([]), TASKS[env], TaskOracle(), np.array([]))
+        )
         length = 0
         for number, episode in enumerate(arrays["episode"]):
             asked = ASKED[env] - arrays["earned"]

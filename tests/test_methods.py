@@ -19,7 +19,8 @@ from envs.spaces import Discrete
 
 OFFLINE = [name for name in METHODS if METHODS.load(name).reads_histories]
 # The methods whose loss is that of the actions taken.
-IMITATORS = [name for name in OFFLINE if name not in ("dpt", "in_context_q", "in_context_planning")]
+OTHERS = ("context_value", "dpt", "in_context_q", "in_context_planning")
+IMITATORS = [name for name in OFFLINE if name not in OTHERS]
 imitators = pytest.mark.parametrize("method", IMITATORS, indirect=True)
 CONFIG = ModelConfig(width=32, layers=2, heads=2, feed_forward=64)
 
@@ -122,8 +123,9 @@ def test_invalid_decisions_influence_neither_the_loss_nor_its_gradient(
 
 def test_every_parameter_of_the_model_learns(method, model, batch):
     method.loss(model, batch)[0].backward()
-    still = [name for name, p in trained(model).items() if p.grad is None or not p.grad.any()]
-    assert still == []
+    still = {name for name, p in trained(model).items() if p.grad is None or not p.grad.any()}
+    # Three tokens a transition do not show what was before a window, which "no reward" stands for.
+    assert still <= {"tokenizer.reward.none.weight"}
 
 
 def numbers_seen(method) -> list[int]:

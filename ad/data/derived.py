@@ -17,12 +17,14 @@ class Sequences:
     """All training sequences of `task`, int [D], one after the other: M transitions.
 
     `arrays` holds the stored fields, [M, ...] each; `lengths` the transitions of each sequence.
+    `moment`, float64 [M], is the fraction of its actor's history before each transition.
     """
 
     arrays: Mapping[str, np.ndarray]
     lengths: np.ndarray
     task: np.ndarray
     world: TaskOracle
+    moment: np.ndarray
 
 
 Derive = Callable[[Sequences], np.ndarray]

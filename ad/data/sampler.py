@@ -82,7 +82,9 @@ class WindowSampler:
         for arrays, task, world in histories:
             strided = strided_episodes(arrays, history_stride, history_part, best_fraction)
             ordered = _Ordered(arrays, strided.order)
-            sequences = Sequences(ordered, strided.sequence_lengths(), task, world)
+            steps = arrays["terminated"].shape[1]
+            moment = ordered.order % steps / steps
+            sequences = Sequences(ordered, strided.sequence_lengths(), task, world, moment)
             for name, array in flat.items():
                 array.append(derived[name](sequences) if name in derived else ordered[name])
             lengths.append(strided.length if within_episodes else sequences.lengths)

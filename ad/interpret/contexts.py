@@ -351,7 +351,8 @@ class WindowRecorder(PolicyWrapper):
         super().observe(action, reward, terminated, truncated, next_observation)
         parts = next_observation if isinstance(next_observation, dict) else {"": next_observation}
         outcome = {field_name("next_observation", part): value for part, value in parts.items()}
-        for name, values in (outcome | {"action": action, "reward": reward}).items():
+        outcome |= {"action": action, "reward": self.inner.reward_token(reward)}
+        for name, values in outcome.items():
             self.open[name][np.arange(len(values)), self.open["last"]] = values.cpu().numpy()
         self.episode.append(self.episode[-1].copy())
         self.episode[-1][self.envs] += (terminated | truncated).cpu().numpy()

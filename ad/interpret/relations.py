@@ -31,7 +31,7 @@ RETURN = "return-to-go"  # the relation of a token that tells what is asked for
 def encodes_rewards(model: SequenceModel) -> bool:
     """Return whether the tokens of `model` encode rewards."""
     reward = model.tokenizer.reward
-    return reward is not None and not isinstance(reward, NoReward)
+    return model.reads_rewards and reward is not None and not isinstance(reward, NoReward)
 
 
 def relation_names(model: SequenceModel) -> list[str]:

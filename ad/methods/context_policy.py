@@ -53,7 +53,15 @@ class ContextPolicy(Policy):
 
         `next_observation` is the true one, also at the end of an episode.
         """
-        self.context.observe(action, reward, terminated, truncated, next_observation)
+        token = self.reward_token(reward)
+        self.context.observe(action, token, terminated, truncated, next_observation)
+
+    def reward_token(self, reward: torch.Tensor) -> torch.Tensor:
+        """Return what the context tells in place of the rewards [N] of the last decision, [N].
+
+        It is the rewards themselves unless a subclass overrides it.
+        """
+        return reward
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""

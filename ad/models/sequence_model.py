@@ -1,6 +1,7 @@
 """The sequence model: a tokenizer, a memory and a linear head for action logits."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -18,8 +19,11 @@ class SequenceModel(nn.Module):
     """Predicts the action of each decision of a window from what was known at that decision.
 
     `inputs` maps further fields of a window, numbers [B, T, 1], to vectors [B, T, C] that are added
-    to the tokens of the observations. A subclass may add heads on `hidden`.
+    to the tokens of the observations. A subclass may add heads on `hidden`. `reads_rewards` says
+    whether the field `reward` of its windows, if its tokens tell it, is the reward.
     """
+
+    reads_rewards: ClassVar[bool] = True
 
     def __init__(
         self,
