@@ -39,7 +39,6 @@ class SequenceModel(nn.Module):
         )
         self.head = nn.Linear(config.width, spec.num_actions)
         self._initialize()
-        self.register_load_state_dict_pre_hook(_rename_memory)
 
     @property
     def transformer(self) -> Memory:
@@ -110,10 +109,3 @@ class SequenceModel(nn.Module):
                 )  # a fused token is a sum of about six of these
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-
-
-def _rename_memory(model, state: dict, prefix: str, *_) -> None:
-    """Read the weights of a model that was saved when its memory was called the transformer."""
-    old = f"{prefix}transformer."
-    for name in [name for name in state if name.startswith(old)]:
-        state[f"{prefix}memory.{name.removeprefix(old)}"] = state.pop(name)
