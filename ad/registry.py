@@ -60,6 +60,7 @@ ENCODERS = Registry(
         "table": "ad.models.encoders.table:TableEncoder",
         "factored": "ad.models.encoders.factored:FactoredEncoder",
         "offsets": "ad.models.encoders.offsets:OffsetEncoder",
+        "words": "ad.models.encoders.words:MissionWords",
         "mlp": "ad.models.encoders.mlp:MLPEncoder",
         "one_hot": "ad.models.encoders.linear:OneHotLinear",
         "index": "ad.models.encoders.linear:IndexLinear",

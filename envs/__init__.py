@@ -49,7 +49,7 @@ REGISTRY = Registry(
 )
 
 # Gymnasium ids with these prefixes have a vector environment of their own.
-PREFIXES = {"MiniGrid-": "envs.minigrid.vector_env:MiniGridVectorEnv"}
+PREFIXES = dict.fromkeys(["MiniGrid-", "BabyAI-"], "envs.minigrid.vector_env:MiniGridVectorEnv")
 
 
 def make(env_id: str, episode_length: int | EllipsisType | None = ..., **kwargs) -> gymnasium.Env:

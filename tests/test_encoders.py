@@ -6,10 +6,11 @@ import torch
 
 from ad.models.encoders.pictures import one_hot, place_sinusoids
 from ad.registry import ENCODERS
-from envs.minigrid.encoding import SIZES
+from envs.minigrid.encoding import SIZES, WORDS, word_numbers
 from envs.spaces import Array, Discrete
 
 CELLS = Array((7, 7, 3), "uint8", 0.0, 10.0)  # as envs.minigrid declares a partial view
+MISSION = Array((12,), "uint8", 0.0, float(len(WORDS)))
 PIXELS = Array((28, 30, 3), "uint8", 0.0, 255.0)
 OF_CELLS = ("one_hot", "index", "bag_of_words", "patches", "cnn", "vit")
 
@@ -39,6 +40,7 @@ def test_each_encoder_supports_the_parts_that_it_can_encode():
         "floats": Array((7, 7, 3), "float32", 0.0, 1.0),
         "scalar": Array((), "float32", None, None),
         "index": Discrete(9, (3, 3)),
+        "mission": MISSION,
     }
     of_cells = {"cells", "small", "wide, bounded"}
     pictures = of_cells | {"pixels", "few pixels", "gray", "one-hot"}
@@ -50,6 +52,7 @@ def test_each_encoder_supports_the_parts_that_it_can_encode():
         "vit": pictures,
         "index": set(parts) - {"scalar", "index"},
         "mlp": set(parts) - {"index"},
+        "words": {"mission"},
     }
     for name, fitting in expected.items():
         supports = ENCODERS.load(name).supports
@@ -100,6 +103,20 @@ def test_to_a_map_of_indices_one_object_is_a_multiple_of_another():
     goal[0, 3, 3, 0], obstacle[0, 3, 3, 0] = 8, 6
     step = (module(picture) - module(empty) for picture in (goal, obstacle))
     torch.testing.assert_close(0.75 * next(step), next(step))
+
+
+def test_missions_have_different_vectors_by_their_words_and_by_the_places_of_these():
+    module = encoder("words", MISSION)
+    texts = ["go to the red ball", "go to the red box", "go to the blue ball", "open the door"]
+    texts += ["put the red ball next to the blue key", "put the blue key next to the red ball"]
+    rows = [numbers + [0] * (12 - len(numbers)) for numbers in map(word_numbers, texts)]
+    vectors = module(torch.tensor([rows] * 2, dtype=torch.uint8))  # [2, texts, width]
+    assert vectors.shape == (2, 6, 16) and torch.equal(vectors[0], vectors[1])
+    distance = torch.cdist(*[vectors[0].double()] * 2)
+    assert (distance + distance.max() * torch.eye(6)).min() > 0.02 * distance.max()
+    vectors.square().sum().backward()
+    used = {number for row in rows for number in row} - {0}
+    assert set(module.words.weight.grad.any(1).nonzero().flatten().tolist()) == used
 
 
 @pytest.mark.parametrize("name", OF_CELLS)

@@ -10,11 +10,12 @@ from trajectories import batch_trajectories
 
 import envs
 from envs.minigrid import encoding, make
+from envs.minigrid.missions import Missions, members, time_limit
 from envs.spaces import Array, Discrete, observation_parts
 
 OBSTACLES, DOOR_KEY = "MiniGrid-Dynamic-Obstacles-8x8-v0", "MiniGrid-DoorKey-6x6-v0"
 MEMORY, MIXTURE = "MiniGrid-MemoryS7FixedStart-v0", "MiniGrid-Mixture-v0"
-FETCH = "MiniGrid-Fetch-5x5-N2-v0"
+FETCH, LOCAL = "MiniGrid-Fetch-5x5-N2-v0", "BabyAI-GoToLocal-v0"
 FAMILIES = [
     *(OBSTACLES, DOOR_KEY, "MiniGrid-Empty-Random-6x6-v0", "MiniGrid-SimpleCrossingS9N2-v0"),
     *(
@@ -23,6 +24,7 @@ FAMILIES = [
         "MiniGrid-MemoryS7-v0",
         MEMORY,
     ),
+    LOCAL,
 ]
 MEMBERS = ["MiniGrid-Empty-5x5-v0", {"id": DOOR_KEY}, {"id": OBSTACLES, "n_obstacles": 2}]
 TWO = [{}, {}]
@@ -77,8 +79,61 @@ def test_direction_and_mission_are_further_parts_of_the_observation():
     env = make.make(FETCH, **settings)
     observation, _ = env.reset(seed=3)
     grid_env = env.unwrapped
-    assert list(env._missions)[observation["mission"]] == grid_env.mission
+    assert list(env.missions.numbers)[observation["mission"]] == grid_env.mission
     assert observation["direction"] == grid_env.agent_dir
+
+
+@pytest.mark.parametrize(
+    ("env_id", "most"),  # words, by hand: "put the red ball next to the green key" has 9
+    [
+        *((LOCAL, 5), ("BabyAI-GoToRedBall-v0", 5), ("BabyAI-PutNextS5N2Carrying-v0", 9)),
+        *(("BabyAI-OpenDoorLoc-v0", 8), ("BabyAI-MiniBossLevel-v0", 72)),
+        ("MiniGrid-GoToDoor-5x5-v0", 5),
+    ],
+)
+def test_levels_and_their_missions_as_words_are_those_of_the_package(env_id, most, capsys):
+    ours = envs.make_base(env_id, tasks=[[0]], mission="words")
+    assert observation_parts(ours)["mission"] == Array((most,), "uint8", 0.0, len(encoding.WORDS))
+    theirs = gymnasium.make(env_id, disable_env_checker=True)
+    rng, ended, ends = np.random.default_rng(0), True, 0
+    for step in range(1500):
+        if ended:
+            seen, (expected, _) = ours.reset(seed=step)[0], theirs.reset(seed=step)
+        else:
+            action = int(rng.choice(6, p=[0.2, 0.2, 0.3, 0.1, 0.1, 0.1]))
+            seen, *outcome, _ = ours.step([action])
+            expected, *wanted, _ = theirs.step(action)
+            assert [float(one[0]) for one in outcome] == [np.float32(wanted[0]), *wanted[1:]]
+        ended = not ended and (wanted[1] or wanted[2])
+        ends += ended
+        np.testing.assert_array_equal(seen["image"][0], expected["image"])
+        text = encoding.words_of(seen["mission"][0])
+        assert text == expected["mission"].replace(",", "") and text
+    assert ends
+    assert capsys.readouterr().out == ""  # though the package tells of each layout it rejects
+
+
+def test_no_mission_of_any_id_is_longer_than_its_family_declares_nor_any_episode():
+    make.require(LOCAL)
+    ids = [name for name in gymnasium.registry if name.startswith(make.PREFIXES)]
+    for env_id in (name for name in ids if "WFC" not in name and name != MIXTURE):
+        env = gymnasium.make(env_id, disable_env_checker=True)
+        missions, (inside,) = Missions.find(env, "words"), members(env)
+        limit = time_limit(inside)
+        for seed in range(12):
+            text = env.reset(seed=seed)[0]["mission"]
+            assert encoding.words_of(missions.encode(text)) == text.replace(",", "")
+            assert inside.max_steps <= limit
+    assert envs.make_base("BabyAI-GoToSeq-v0", TWO).max_episode_steps == 4 * 9 * 8**2
+
+
+def test_families_with_words_may_mix_both_packages_and_other_words_are_refused():
+    members = [LOCAL, "MiniGrid-PutNear-6x6-N2-v0"]
+    world = envs.make_base(MIXTURE, TWO, mission="words", members=members, tasks=[[0], [1]])
+    assert world.max_episode_steps == 64 and observation_parts(world)["mission"].shape == (8,)
+    assert not isinstance(envs.make(LOCAL, mission=False).observation_space, gymnasium.spaces.Dict)
+    with pytest.raises(ValueError, match="'zebra' in 'fetch a zebra' is no word"):
+        encoding.word_numbers("fetch a zebra")
 
 
 @pytest.mark.parametrize("view", [3, 9])
@@ -219,7 +274,10 @@ def test_the_pictures_of_an_unknown_layout_are_the_recorded_observations(kind):
     ("env_id", "tasks", "kwargs", "name"),
     [
         ("MiniGrid-DorKey-6x6-v0", None, {}, "MiniGrid-DoorKey-6x6-v0"),
+        ("BabyAI-GoToRedBal-v0", None, {}, "did you mean BabyAI-GoToRedBall-v0"),
+        (LOCAL, None, {"mission": True}, "have no numbers: mission must be words"),
         (OBSTACLES, None, {"view": 4}, "view"),
+        (OBSTACLES, None, {"mission": "word"}, "mission"),
         (OBSTACLES, None, {"observation": "onehot"}, "observation"),
         (OBSTACLES, [{"seed": -1}], {}, "seed"),
         (OBSTACLES, None, {"sise": 6}, "cannot be made"),

@@ -24,6 +24,8 @@ FAMILIES = {
     "MiniGrid-Fetch-5x5-N2-v0": PARTS,
     "MiniGrid-MultiRoom-N2-S4-v0": {},
     "MiniGrid-Mixture-v0": MIXTURE | PARTS,
+    "BabyAI-PutNextS5N2Carrying-v0": {},
+    "BabyAI-MiniBossLevel-v0": {},
 }
 TASKS = [{}, {"seed": 3}]
 MODES = [mode.value for mode in AutoresetMode if mode != AutoresetMode.DISABLED]

@@ -22,8 +22,8 @@ from ad.runtime.run import Run
 from ad.sources.sb3.policies import Spaces, checkpoint, load_policy, make_policy
 from ad.sources.sb3.settings import SB3Settings
 from ad.sources.sb3.stepped_thread import RNGSwap, SteppedThread, get_generators
-from envs.minigrid.encoding import one_hot
-from envs.spaces import Array, observation_parts
+from envs.minigrid.encoding import WORDS, one_hot
+from envs.spaces import Array, Discrete, observation_parts
 
 SB3 = ["--source.algorithm", "stable_baselines3", "--source.settings.checkpoints", "2"]
 SHORT = {
@@ -213,17 +213,21 @@ def test_an_error_of_the_function_reaches_its_caller_and_a_closed_one_ends():
     assert not waiting._thread.is_alive()
 
 
-def test_a_policy_can_read_cells_as_one_hot_vectors(tmp_path):
+def test_a_policy_can_read_cells_and_words_as_one_hot_vectors(tmp_path):
     part = Array((7, 7, 3), "uint8", 0.0, 10.0)
+    words, size = Array((2,), "uint8", 0.0, float(len(WORDS))), len(WORDS) + 1
     settings = SB3Settings(
         arguments={"policy_kwargs": {"features_extractor_class": "OneHotCells", "net_arch": []}}
     )
-    env = Spaces(4, {"": part}, 3)
+    env = Spaces(4, {"image": part, "mission": words, "direction": Discrete(4, (4,))}, 3)
     policy = make_policy(settings, env)
     cells = np.random.default_rng(0).integers([11, 6, 3], size=(4, 7, 7, 3)).astype(np.uint8)
+    mission, direction = np.array([[0, 1], [2, 3], [size - 1, 0], [5, 5]]), np.arange(4)
+    seen = env.observation({"image": cells, "mission": mission, "direction": direction})
     with torch.no_grad():
-        features = policy.extract_features(policy.obs_to_tensor(env.observation({"": cells}))[0])
-    np.testing.assert_array_equal(features.numpy(), one_hot(cells).reshape(4, -1))
+        features = policy.extract_features(policy.obs_to_tensor(seen)[0]).numpy()
+    expected = [one_hot(cells).reshape(4, -1), np.eye(size)[mission].reshape(4, -1), np.eye(4)]
+    np.testing.assert_array_equal(features, np.concatenate(expected, axis=1))
     path = tmp_path / "checkpoint.zip"
     path.write_bytes(checkpoint(settings, policy))
     loaded = load_policy(path, env)

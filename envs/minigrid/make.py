@@ -1,14 +1,15 @@
-"""Making one environment of a `MiniGrid-` id, and what to install for it."""
+"""Making one environment of a `MiniGrid-` or `BabyAI-` id, and what to install for it."""
 
 import importlib.util
 
 import gymnasium
 from gymnasium.spaces import Discrete
 
-from envs.minigrid.observation import Observation, Settings, all_missions
+from envs.minigrid.missions import Missions
+from envs.minigrid.observation import Observation, Settings
 from envs.registry import did_you_mean
 
-PREFIX = "MiniGrid-"
+PREFIXES = ("MiniGrid-", "BabyAI-")
 INSTALL = 'pip install -e ".[minigrid]"'
 OWN_IDS = {  # registered here, beside the package's
     "MiniGrid-MemoryS7FixedStart-v0": ("envs.minigrid.memory:FixedStartMemory", {"size": 7}),
@@ -17,36 +18,42 @@ OWN_IDS = {  # registered here, beside the package's
 
 
 def require(env_id: str) -> None:
-    """Register the ids of MiniGrid and those of this suite with Gymnasium.
+    """Register the ids of MiniGrid, of BabyAI and of this suite with Gymnasium.
 
-    Raises ValueError if the package is not installed or the id is none of them.
+    BabyAI prints a line for each layout that it rejects; these lines are dropped. Raises ValueError
+    if the package is not installed or the id is none of them.
     """
     if importlib.util.find_spec("minigrid") is None:
         raise ValueError(f"{env_id} needs the package minigrid: {INSTALL}")
     importlib.import_module("minigrid")
+    levels = importlib.import_module("minigrid.envs.babyai.core.roomgrid_level")
+    levels.print = lambda *values: None
     for own_id, (place, kwargs) in OWN_IDS.items():
         if own_id not in gymnasium.registry:
             gymnasium.register(own_id, place, kwargs=kwargs)
     name = env_id.rpartition(":")[2]
     if name not in gymnasium.registry:
-        known = [known for known in gymnasium.registry if known.startswith(PREFIX)]
+        known = [known for known in gymnasium.registry if known.startswith(PREFIXES)]
         raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
 
 
+def defaults(env_id: str) -> dict:
+    """Return the settings that differ from `Settings`: a level of BabyAI tells its mission."""
+    return {"mission": "words"} if env_id.rpartition(":")[2].startswith("BabyAI-") else {}
+
+
 def make(
-    env_id: str, missions: list[str] | None = None, num_actions: int | None = None, **kwargs
+    env_id: str, missions: Missions | None = None, num_actions: int | None = None, **kwargs
 ) -> gymnasium.Env:
     """Make one environment; `kwargs` hold `Settings`, and arguments of the id or of `id`, if given.
 
-    missions: the texts of the missions of the whole family; default: those of this environment.
+    missions: those of the whole family; default: those of this environment.
     num_actions: the largest number of actions in the family; default: that of this environment.
     Raises ValueError as `require` does, and for a bad setting.
     """
-    settings, others = Settings.take(kwargs)
+    settings, others = Settings.take({**defaults(env_id), **kwargs})
     env = make_plain(env_id, settings.view, **others)
-    if settings.mission and missions is None:
-        missions = all_missions(env)
-    observed = Observation(env, settings, missions or [])
+    observed = Observation(env, settings, missions or Missions.find(env, settings.mission))
     if num_actions is not None:
         observed.action_space = Discrete(num_actions)
     return observed

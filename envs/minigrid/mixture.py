@@ -8,6 +8,7 @@ import gymnasium
 from gymnasium.spaces import Discrete
 
 from envs.minigrid.make import make_plain
+from envs.minigrid.missions import time_limit
 
 
 class Mixture(gymnasium.Env):
@@ -33,7 +34,7 @@ class Mixture(gymnasium.Env):
             raise ValueError(f"a member of a mixture needs an id: {missing[0]}")
         made = [make_plain(one["id"], agent_view_size, **{**kwargs, **one}) for one in given]
         self.members, self.member = made, made[0]
-        self.max_steps = max(one.unwrapped.max_steps for one in made)
+        self.max_steps = max(time_limit(one.unwrapped) for one in made)
         self.observation_space = made[0].observation_space
         self.action_space = Discrete(max(int(one.action_space.n) for one in made))
 

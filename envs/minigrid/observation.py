@@ -1,6 +1,5 @@
 """What an agent of a MiniGrid environment observes, and the settings that choose it."""
 
-import itertools
 from dataclasses import dataclass, fields
 
 import gymnasium
@@ -9,10 +8,11 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from envs.checks import MAX_SEED, check_choice, check_flag, check_integer
 from envs.minigrid.encoding import HIGHEST, NUM_PLANES, OBJECTS, VIEWS, one_hot
+from envs.minigrid.missions import Missions, members
 
 KINDS = ("index", "one_hot", "full", "rgb")
+MISSIONS = (False, True, "words")
 MAX_PIXELS = 32
-MAX_MISSIONS = 2**16
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Settings:
     view: the side of the square that the agent sees, in cells: 3, 5, 7 or 9.
     observation: index, the cells of the view as three numbers each; one_hot, the same as 20 planes;
     full, the numbers of all cells of the grid; rgb, a picture of the view.
-    direction, mission: whether the agent's direction and the number of its mission are further
-    parts of the observation.
+    direction: whether the agent's direction is a further part of the observation.
+    mission: whether its mission is one, as a number, or as words: the numbers of its words.
     pixels: the side of a cell of an rgb observation.
     seed: the seed of every reset, or None for a new layout at each reset.
     """
@@ -31,7 +31,7 @@ class Settings:
     view: int = 7
     observation: str = "index"
     direction: bool = False
-    mission: bool = False
+    mission: bool | str = False
     pixels: int = 4
     seed: int | None = None
 
@@ -39,7 +39,7 @@ class Settings:
         check_choice("view", self.view, VIEWS)
         check_choice("observation", self.observation, KINDS)
         check_flag("direction", self.direction)
-        check_flag("mission", self.mission)
+        check_choice("mission", self.mission, MISSIONS)
         check_integer("pixels", self.pixels, 1, MAX_PIXELS)
         if self.seed is not None:
             check_integer("seed", self.seed, 0, MAX_SEED)
@@ -56,19 +56,18 @@ class Observation(gymnasium.Wrapper):
     """Give the observations that `settings` say; every reset has the settings' seed, if any.
 
     The observation is the image, uint8, or with a direction or a mission a dict of the parts image,
-    direction and mission. `missions` lists the texts of the missions; the part is an index into it.
+    direction and mission. `missions` are those of the family.
     """
 
-    def __init__(self, env: gymnasium.Env, settings: Settings, missions: list[str] = ()):
+    def __init__(self, env: gymnasium.Env, settings: Settings, missions: Missions):
         super().__init__(env)
-        self.settings = settings
-        self._missions = {text: index for index, text in enumerate(missions)}
+        self.settings, self.missions = settings, missions
         self._image_space = self._make_image_space()
         parts = {"image": self._image_space}
         if settings.direction:
             parts["direction"] = Discrete(4)
         if settings.mission:
-            parts["mission"] = Discrete(len(missions))
+            parts["mission"] = missions.space
         self.observation_space = Dict(parts) if len(parts) > 1 else self._image_space
 
     def reset(self, *, seed=None, options=None):
@@ -91,10 +90,7 @@ class Observation(gymnasium.Wrapper):
         if self.settings.direction:
             parts["direction"] = int(observation["direction"])
         if self.settings.mission:
-            text = observation["mission"]
-            if text not in self._missions:
-                raise ValueError(f"{text!r} is no mission that this environment has declared")
-            parts["mission"] = self._missions[text]
+            parts["mission"] = self.missions.encode(observation["mission"])
         return parts
 
     def _image(self, observation: dict) -> np.ndarray:
@@ -128,26 +124,6 @@ def current(env: gymnasium.Env):
     return getattr(env.unwrapped, "member", env).unwrapped
 
 
-def members(env: gymnasium.Env) -> list:
-    """Return the `MiniGridEnv` inside of `env`, or of each member of a mixture."""
-    return [member.unwrapped for member in getattr(env.unwrapped, "members", [env])]
-
-
 def grid_shapes(env: gymnasium.Env) -> set[tuple[int, int]]:
     """Return the (width, height) of the grid of `env`, or of all members of a mixture."""
     return {(member.width, member.height) for member in members(env)}
-
-
-def all_missions(env: gymnasium.Env) -> list[str]:
-    """Return every mission that `env`, or a member of a mixture, can have.
-
-    Raises ValueError if there are more than MAX_MISSIONS.
-    """
-    found = {}
-    for member in members(env):
-        space = member.observation_space["mission"]
-        words = space.ordered_placeholders or []
-        if np.prod([len(choices) for choices in words]) > MAX_MISSIONS:
-            raise ValueError(f"it has more than {MAX_MISSIONS} missions")
-        found |= dict.fromkeys(space.mission_func(*line) for line in itertools.product(*words))
-    return list(found)

@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.seeding import np_random
 
+from envs.minigrid.missions import is_babyai
 from envs.minigrid.observation import current
 from envs.render import cell_pixels
 
@@ -58,6 +59,8 @@ class Replayable(gymnasium.Wrapper):
         grid_env.grid.set(x, y, new)
         if new is not None:
             new.cur_pos = cell
+        if is_babyai(grid_env):  # which keeps the cells of the objects of its mission
+            grid_env.update_objs_poss()
         return self.env.observe(grid_env.gen_obs())
 
     def shape(self) -> tuple[int, int]:

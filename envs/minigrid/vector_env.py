@@ -1,4 +1,4 @@
-"""Vector environments of the `MiniGrid-` ids: families of tasks, masks of actions, pictures."""
+"""Vector environments of MiniGrid's and BabyAI's ids: tasks, masks of actions, pictures."""
 
 import json
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 from envs.checks import check_actions
 from envs.gymnasium_vec import NO_STEP, GymnasiumVectorEnv
 from envs.minigrid.drawing import draw_observation, draw_replay
-from envs.minigrid.make import make, make_plain, require
-from envs.minigrid.observation import Settings, all_missions, members
+from envs.minigrid.make import defaults, make, make_plain, require
+from envs.minigrid.missions import Missions, members, time_limit
+from envs.minigrid.observation import Settings
 from envs.minigrid.placing import Placed
 from envs.minigrid.replay import THINGS, Replayable, new_generator
 
@@ -23,7 +24,7 @@ class Facts:
 
     num_actions: int
     max_steps: int
-    missions: tuple[str, ...]
+    missions: Missions
 
 
 class MiniGridVectorEnv(GymnasiumVectorEnv):
@@ -138,9 +139,13 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
         """Return the grid of a task, int [1], in which agent and balls can be put anywhere."""
         return Placed(self._make(int(self._index([task])[0])), seed)
 
+    def _settings(self, task: int) -> dict:
+        """Return all keyword arguments of a task, given by its index."""
+        return {**defaults(self.env_id), **super()._settings(task)}
+
     def _make(self, task: int):
         """Make one environment of a task with the missions and actions of the family."""
-        missions = list(dict.fromkeys(text for facts in self._facts for text in facts.missions))
+        missions = Missions.union([facts.missions for facts in self._facts])
         num_actions = max(facts.num_actions for facts in self._facts)
         return Replayable(self.single(self._made, missions, num_actions, **self._settings(task)))
 
@@ -158,8 +163,8 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
 
     def _find_facts(self, settings: Settings, others: dict) -> Facts:
         env = make_plain(self._made, settings.view, **others)
-        limit = max(member.max_steps for member in members(env))
-        missions = tuple(all_missions(env)) if settings.mission else ()
+        limit = max(map(time_limit, members(env)))
+        missions = Missions.find(env, settings.mission)
         env.close()
         return Facts(int(env.action_space.n), limit, missions)
 

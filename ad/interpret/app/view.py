@@ -31,7 +31,7 @@ from ad.rollout.rollout import allowed_logits
 from ad.rollout.tasks import sampling_temperature
 from ad.runtime.run import Run
 from ad.training import checkpoints
-from envs.minigrid.encoding import COLORS, OBJECTS, STATES
+from envs.minigrid.encoding import COLORS, OBJECTS, STATES, has_words, words_of
 from envs.spaces import Array, Discrete
 from envs.tasks import SPLITS
 
@@ -252,13 +252,18 @@ def _context(session: Session) -> list[dict]:
 
 
 def _text(observation: Observation, parts: dict[str, Discrete | Array]) -> str:
-    """Return an observation as text: a cell as its row and column, a large array as its hash."""
+    """Return an observation as text: a cell as its row and column, a large array as its hash.
+
+    A mission is its words.
+    """
     texts = []
     for name, part in parts.items():
         value = observation[name]
         if isinstance(part, Discrete) and len(part.factors) > 1:
             numbers = np.unravel_index(int(value), part.factors)
             text = f"({', '.join(str(int(number)) for number in numbers)})"
+        elif has_words(part):
+            text = words_of(value)
         elif np.size(value) <= MOST_NUMBERS:
             text = ", ".join(f"{number:g}" for number in np.ravel(value))
         else:

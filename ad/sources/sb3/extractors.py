@@ -1,4 +1,6 @@
-"""What a policy of Stable-Baselines3 reads of pictures of cells."""
+"""What a policy of Stable-Baselines3 reads of pictures of cells and of missions."""
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -6,12 +8,12 @@ from gymnasium import Space, spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from envs.minigrid.encoding import NUM_PLANES, SIZES, has_cells
+from envs.minigrid.encoding import SIZES, WORDS, has_cells, has_words
 from envs.spaces import Array
 
 
 class OneHotCells(BaseFeaturesExtractor):
-    """The one-hot vectors of encoded cells, flattened; other parts of an observation as they are.
+    """The one-hot vectors of cells and words, flattened; other parts of an observation as they are.
 
     For `policy_kwargs: {features_extractor_class: OneHotCells}`: histories then hold the three
     numbers of a cell, which take a seventh of the space of its one-hot vectors. Raises ValueError
@@ -21,13 +23,11 @@ class OneHotCells(BaseFeaturesExtractor):
     def __init__(self, observation_space: Space):
         is_divided = isinstance(observation_space, spaces.Dict)
         parts = observation_space.spaces if is_divided else {"": observation_space}
-        self.pictures = [name for name, part in parts.items() if _has_cells(part)]
-        if not self.pictures:
+        self.encodings = {name: _encoding(part) for name, part in parts.items()}
+        if _one_hot not in self.encodings.values():
             raise ValueError(f"OneHotCells finds no picture of cells in {observation_space}")
         size = sum(
-            part.shape[0] * part.shape[1] * NUM_PLANES
-            if name in self.pictures
-            else spaces.flatdim(part)
+            self.encodings[name](torch.zeros(part.shape or spaces.flatdim(part))).numel()
             for name, part in parts.items()
         )
         super().__init__(observation_space, size)
@@ -36,18 +36,20 @@ class OneHotCells(BaseFeaturesExtractor):
     def forward(self, observation: torch.Tensor | dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the features, float32 [N, F], of what Stable-Baselines3 makes of observations."""
         parts = observation if isinstance(observation, dict) else {"": observation}
-        features = [
-            _one_hot(part) if name in self.pictures else part for name, part in parts.items()
-        ]
+        features = [self.encodings[name](part) for name, part in parts.items()]
         return torch.cat([self.flatten(part.float()) for part in features], dim=1)
 
 
-def _has_cells(space: Space) -> bool:
-    if not isinstance(space, spaces.Box):
-        return False
-    return has_cells(
-        Array(space.shape, space.dtype.name, float(space.low.min()), float(space.high.max()))
-    )
+def _encoding(space: Space) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what makes features of a part of an observation."""
+    if isinstance(space, spaces.Box):
+        low, high = float(space.low.min()), float(space.high.max())
+        part = Array(space.shape, space.dtype.name, low, high)
+        if has_cells(part):
+            return _one_hot
+        if has_words(part):
+            return _one_hot_words
+    return torch.Tensor.float
 
 
 def _one_hot(cells: torch.Tensor) -> torch.Tensor:
@@ -57,3 +59,8 @@ def _one_hot(cells: torch.Tensor) -> torch.Tensor:
     """
     numbers = cells.long().unbind(-1)
     return torch.cat([F.one_hot(n, size) for n, size in zip(numbers, SIZES, strict=True)], dim=-1)
+
+
+def _one_hot_words(numbers: torch.Tensor) -> torch.Tensor:
+    """Return the numbers of words [..., L] as one-hot vectors [..., L, number of words + 1]."""
+    return F.one_hot(numbers.long(), len(WORDS) + 1)

@@ -1,0 +1,39 @@
+"""The words of a mission, each of which knows its place."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ad.models.encoders.base import Encoder
+from ad.models.encoders.pictures import place_sinusoids
+from envs.minigrid.encoding import has_words
+from envs.spaces import Array, Part
+
+
+class MissionWords(Encoder):
+    """The sum over the words of a mission of a small network of the word and its place.
+
+    A word has the same vector in every mission. The place is a fixed sinusoid, and the GELU makes
+    it matter: a sum of words and places alone would not tell what is put next to what.
+    """
+
+    def __init__(self, part: Array, width: int):
+        super().__init__()
+        (most,) = part.shape
+        self.words = nn.Embedding(int(part.high) + 1, width)  # 0 stands for no word
+        places = place_sinusoids(1, most, width)[0]
+        self.register_buffer("places", places, persistent=False)
+        self.inner, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.scale = 1 / math.sqrt(most)
+
+    @staticmethod
+    def supports(part: Part) -> bool:
+        """Return whether `part` is a mission."""
+        return has_words(part)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the vectors [..., C] of the numbers of words, `values` [..., L]."""
+        vectors = F.gelu(self.inner(self.words(values.long()) + self.places))  # [..., L, C]
+        return self.out((vectors * (values > 0)[..., None]).sum(-2) * self.scale)
