@@ -386,11 +386,3 @@ def test_a_full_cache_takes_no_more():
     cache.advance(3)
     with pytest.raises(AssertionError):
         cache.append(0, *random_qkv(1, 1, 1, 2)[:2])
-
-
-def test_weights_that_were_saved_under_the_old_name_of_the_memory_are_read(spec):
-    old, new = (SequenceModel(spec, CONFIG) for _ in range(2))
-    state = {n.replace("memory.", "transformer."): v for n, v in old.state_dict().items()}
-    assert any(name.startswith("transformer.blocks.0") for name in state)
-    new.load_state_dict(state)
-    torch.testing.assert_close(new.state_dict(), old.state_dict())
