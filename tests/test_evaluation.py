@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from ad.evaluation.metrics import TaskFacts
 from ad.evaluation.results import read_results, write_results
+from ad.evaluation.summary import split_entry
 from ad.methods.policy import Policy
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
@@ -45,6 +47,26 @@ def test_every_row_of_the_results_belongs_to_its_task(run):
         won = row["task"] == ABOVE
         assert (row["success"], row["length"]) == (("1", "1") if won else ("0", "5")), row
         assert float(row["return"]) == won
+
+
+def test_scores_by_episode_are_of_the_episodes_that_every_rollout_completed(smoke, tmp_path):
+    # In 12 env steps the task above has 12 episodes, and the others two and the beginning of one.
+    words = ["--split.held_out", HELD_OUT, "--evaluation.env_steps", "12"]
+    made = Run.open(smoke(tmp_path, *words))
+    results = rollout_tasks(
+        made.config, made.split, lambda _: Upwards(), 4, (3, 1), True, False, 12
+    )
+    write_results(made.folder, made.split, results)
+    found = read_results(made.folder / "results.csv")["held_out"]
+    won = (found.tasks == [0, 1]).all(1)
+    assert found.returns.shape == (3, 3, 2) and found.completed.shape == (3, 3, 12)
+    np.testing.assert_array_equal(found.completed[won], 1)
+    np.testing.assert_array_equal(found.completed[~won][..., :2], 0)
+    assert np.isnan(found.completed[~won][..., 2:]).all()
+    entry = split_entry(found, TaskFacts(*np.full((3, 3), np.nan), True))
+    assert entry["return_completed"] == entry["return_last"] == pytest.approx(1 / 3)
+    assert entry["falls"] == pytest.approx((0 + 1 / 2 + 1 / 2) / 3)  # 0 after 0 falls
+    assert entry["success_last10"] == pytest.approx(1 / 3) and entry["num_episodes"] == 2
 
 
 def test_every_trajectory_belongs_to_its_task(run):

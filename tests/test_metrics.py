@@ -26,7 +26,7 @@ def summary(
     successes = (returns > 0).astype(float) if successes is None else successes
     in_context = np.broadcast_to(reward_in_context, returns.shape)
     lengths = np.full(returns.shape, length)
-    evaluation = Evaluation(tasks, returns, lengths, successes, in_context)
+    evaluation = Evaluation(tasks, returns, lengths, successes, in_context, returns)
     return split_entry(evaluation, TaskFacts(*facts, success_ends))
 
 
@@ -43,6 +43,13 @@ def test_the_normalized_return_is_0_for_random_and_1_for_optimal():
 def test_the_last_ten_are_all_episodes_when_there_are_fewer():
     assert metrics.last(np.arange(4.0)) == 1.5
     assert metrics.last(np.arange(20.0)) == 14.5
+
+
+def test_episodes_that_fall_are_counted_among_all_completed_ones():
+    completed = np.array([[1.0, 0.9, 0.95, NAN], [0.5, 0.475, 0.0, 0.0], [0.2, NAN, NAN, NAN]])
+    assert metrics.falls(completed) == pytest.approx([1 / 3, 3 / 4, 0])
+    assert metrics.last_completed(completed).tolist() == [0.95, 0.0, 0.2]
+    assert metrics.mean_of_known(completed, -1) == pytest.approx([0.95, 0.24375, 0.2])
 
 
 def test_the_path_ratio_counts_the_successful_episodes_among_the_last_ten_only():

@@ -127,7 +127,7 @@ def evaluations(config: Experiment, held_out=slice(3), num_episodes: int = 30) -
     found, tasks = {}, configured_world(config.env).all_tasks()
     for split, own, seeds in (("held_out", tasks[held_out], 2), ("train", tasks[3:5], 1)):
         nothing = np.zeros((len(own), seeds, num_episodes))
-        found[split] = Evaluation(own, nothing, nothing, nothing, nothing)
+        found[split] = Evaluation(own, *[nothing] * 5)
     return found
 
 

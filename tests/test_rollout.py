@@ -121,6 +121,26 @@ def test_the_first_episodes_of_every_environment_count_long_ones_too():
     assert result.env_steps == 7 + 35 + 7
 
 
+@pytest.mark.parametrize("env_steps", [5, 23])
+def test_with_env_steps_the_episodes_that_are_completed_by_then_count(env_steps):
+    env = make_vec("DarkRoom-v0", TASKS, 5, size=3)
+    cut = rollout(wanderer(), env, SEEDS, 1, SAMPLED, range(4), env_steps=env_steps)
+    whole = play(wanderer(), episodes=env_steps)
+    assert cut.trajectory["reward"].shape == (4, env_steps)
+    completed = (whole.lengths.cumsum(1) <= env_steps).sum(1)  # episodes of each environment
+    assert cut.returns.shape == (4, completed.max()) and completed.min() >= 1
+    for index, count in enumerate(completed):
+        for name in ("returns", "lengths", "successes", "reward_in_context"):
+            own, of_whole = getattr(cut, name)[index], getattr(whole, name)[index]
+            np.testing.assert_array_equal(own[:count], of_whole[:count], err_msg=name)
+        assert np.isnan(cut.returns[index, count:]).all() and not cut.lengths[index, count:].any()
+        steps = whole.lengths[index, :count].sum()
+        np.testing.assert_array_equal(cut.trajectory["episode"][index, steps:], -1)
+        np.testing.assert_array_equal(
+            cut.trajectory["action"][index, :steps], whole.trajectory["action"][index, :steps]
+        )
+
+
 def test_an_environment_does_not_depend_on_those_beside_it():
     together = play(wanderer(), start="random")
     for index in range(4):

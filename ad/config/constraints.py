@@ -104,6 +104,12 @@ def stride_leaves_training_sequences(stride, env_steps, collected, num_envs):
         )
 
 
+@constraint("evaluation.env_steps", "env.episode_length")
+def a_rollout_completes_an_episode(env_steps, episode_length):
+    if env_steps is not None and env_steps < episode_length:
+        return f"must be at least env.episode_length ({episode_length}), not {env_steps}"
+
+
 @constraint("data.windows_to_end", "data.windows_from_start")
 def windows_begin_or_end(to_end, from_start):
     if to_end + from_start > 1:
@@ -125,14 +131,17 @@ def actors_per_task_are_not_held_out(actors_per_task, held_out_actors, num_envs)
         )
 
 
-@constraint("model.positions", "model.position", "data", "source", "evaluation.episodes", "env")
-def position_table_is_large_enough(positions, position, data, source, episodes, env):
+@constraint("model.positions", "model.position", "data", "source", "evaluation", "env")
+def position_table_is_large_enough(positions, position, data, source, evaluation, env):
     steps = (data.env_steps or source.env_steps) // source.num_envs
-    rollout = f"a rollout of {episodes} episodes of {env.episode_length} steps"
+    rollout = f"a rollout of {evaluation.episodes} episodes of {env.episode_length} steps"
+    longest = evaluation.episodes * env.episode_length
+    if evaluation.env_steps is not None:
+        rollout, longest = "a rollout of evaluation.env_steps", evaluation.env_steps
     lengths = {
         "window": {"a window of data.context_length": data.context_length},
         "history": {
-            rollout: episodes * env.episode_length,
+            rollout: longest,
             "a training sequence": steps // data.history_stride,
         },
     }

@@ -45,7 +45,7 @@ def nan_if_none(values: np.ndarray | None, shape: int | tuple[int, ...]) -> np.n
 
 def success_or_nan(world: TaskOracle, returns: np.ndarray) -> np.ndarray:
     """Return whether episodes with these `returns` are successes: 1, 0 or NaN for unknown."""
-    return nan_if_none(world.success(returns), returns.shape)
+    return np.where(np.isnan(returns), np.nan, nan_if_none(world.success(returns), returns.shape))
 
 
 def index_in_actor(actor: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from envs.rng import derive_key
 
 LAST = 10  # number of episodes in "the last ten episodes"; all of them where there are fewer
 SOLVED = 0.8  # a task counts as solved from this mean success over the last ten episodes
+FALL = 0.95  # an episode whose return is at most this share of that of the one before falls
 RESAMPLES = 10_000
 
 
@@ -43,7 +44,8 @@ class Episodes:
 
     lengths: env steps. successes: 0, 1, or the probability of a success. p_success: [K, E], the
     probability that a rollout has had a success by the end of each episode. reward_in_context: 1 if
-    a reward above 0 was in the context when the episode began, otherwise 0.
+    a reward above 0 was in the context when the episode began, otherwise 0. completed: the returns
+    of all completed episodes, [K, S, M], NaN behind the last one of a rollout.
     """
 
     returns: np.ndarray
@@ -51,6 +53,7 @@ class Episodes:
     successes: np.ndarray
     p_success: np.ndarray
     reward_in_context: np.ndarray
+    completed: np.ndarray
     facts: TaskFacts
 
 
@@ -71,6 +74,28 @@ def normalized(values: np.ndarray, random: np.ndarray, optimal: np.ndarray) -> n
 def last(values: np.ndarray) -> np.ndarray:
     """Mean over the last ten episodes: [..., E] -> [...]."""
     return np.mean(values[..., -LAST:], -1)
+
+
+def mean_of_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+    """Return the mean of the finite entries over `axis`, NaN where there are none."""
+    known = np.isfinite(values)
+    return ratio(np.where(known, values, 0).sum(axis), known.sum(axis))
+
+
+def last_completed(completed: np.ndarray) -> np.ndarray:
+    """Return the return of the last completed episode: [..., M], NaN behind it -> [...]."""
+    place = np.isfinite(completed).sum(-1, keepdims=True) - 1
+    return np.take_along_axis(completed, place, -1)[..., 0]
+
+
+def falls(completed: np.ndarray) -> np.ndarray:
+    """Return the share of completed episodes whose return falls: [..., M] -> [...].
+
+    It falls if it is at most FALL of the return of the episode before. The first episode counts,
+    but cannot fall. A return of 0 after one of 0 falls.
+    """
+    fallen = completed[..., 1:] <= FALL * completed[..., :-1]
+    return ratio(fallen.sum(-1), np.isfinite(completed).sum(-1))
 
 
 def path_ratio(lengths: np.ndarray, successes: np.ndarray, facts: TaskFacts) -> np.ndarray:

@@ -18,6 +18,7 @@ from ad.config.world import configured_world
 from ad.data.episodes import episodes, success_or_nan
 from ad.data.histories import training_folders
 from ad.data.store import load_history
+from ad.evaluation import metrics
 from ad.evaluation.metrics import LAST
 from ad.evaluation.results import Evaluation
 from ad.evaluation.source_play import learned_returns
@@ -82,6 +83,7 @@ def random_references(world: TaskOracle, config: Experiment, split: Split) -> di
         uniform,
         settings.episodes,
         num_seeds,
+        env_steps=settings.env_steps,
     )
     return {
         name: _mean_reference(own, len(getattr(split, f"{name}_tasks")))
@@ -110,7 +112,7 @@ def _mean_reference(played: Rollout, num_tasks: int) -> Reference:
     """Return the reference of a rollout [seeds * K, E] whose episodes have equal expectations."""
     num_episodes = played.returns.shape[1]
     returns, successes = (
-        values.reshape(-1, num_tasks, num_episodes).mean((0, 2))
+        metrics.mean_of_known(values.reshape(-1, num_tasks, num_episodes), (0, 2))
         for values in (played.returns, played.successes)
     )
     return constant_reference(returns, successes, num_episodes)

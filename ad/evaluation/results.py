@@ -2,7 +2,8 @@
 
 `results.csv` has a row for each in-context episode: split, task ("3-7" for the task [3, 7]),
 eval_seed, episode (from 1), return, length (env steps), success (0 or 1, empty if it is unknown)
-and reward_in_context (1 if the context held a reward above 0 when the episode began).
+and reward_in_context (1 if the context held a reward above 0 when the episode began). The return is
+empty if others completed more episodes within `evaluation.env_steps`.
 `trajectories.npz` has the transitions of the first evaluation seed: split [N], task [N, D], where D
 numbers name a task, and the fields of `Rollout.trajectory` [N, T, ...].
 """
@@ -36,7 +37,9 @@ COLUMNS = (
 class Evaluation:
     """In-context episodes on the tasks of a split: tasks int [K, D]; the others [K, S, E].
 
-    `successes` are float: 1, 0 or NaN for unknown.
+    They are the first E episodes, which all rollouts completed. `successes` are float: 1, 0 or NaN
+    for unknown. `completed` [K, S, M] are the returns of all episodes, NaN behind the last one of a
+    rollout; M = E without `evaluation.env_steps`.
     """
 
     tasks: np.ndarray
@@ -44,6 +47,7 @@ class Evaluation:
     lengths: np.ndarray
     successes: np.ndarray
     reward_in_context: np.ndarray
+    completed: np.ndarray
 
 
 def read_results(path: Path) -> dict[str, Evaluation]:
@@ -90,13 +94,16 @@ def _evaluation(rows: list[list[str]]) -> Evaluation:
     if len(rows) != np.prod(shape) or len(np.unique(flat)) != len(rows):
         raise ValueError(f"{len(rows)} rows do not fill {shape} tasks, seeds and episodes")
     columns = np.moveaxis(values[np.argsort(flat)].reshape(*shape, -1), -1, 0)
-    returns, lengths, successes, reward_in_context = columns
-    return Evaluation(tasks, returns, lengths.astype(int), successes, reward_in_context.astype(int))
+    if not (common := np.isfinite(columns[0]).sum(-1).min()):
+        raise ValueError("a rollout has completed no episode")
+    returns, lengths, successes, in_context = columns[..., :common]
+    counts = lengths.astype(int), successes, in_context.astype(int)
+    return Evaluation(tasks, returns, *counts, completed=columns[0])
 
 
 def _number(column: str, cell: str) -> float:
-    """Return the number in a cell, NaN for an empty success. Raises ValueError for any other."""
-    if column == "success" and not cell:
+    """Return the number in a cell, NaN for an empty return or success, else raises ValueError."""
+    if column in ("return", "success") and not cell:
         return np.nan
     if not math.isfinite(number := float(cell)):
         raise ValueError("a number is not finite")
@@ -105,14 +112,14 @@ def _number(column: str, cell: str) -> float:
 
 def _rows(split_name: str, tasks: np.ndarray, result: Rollout) -> Iterator[tuple]:
     for env, episode in np.ndindex(result.returns.shape):
-        success = result.successes[env, episode]
+        success, own = result.successes[env, episode], result.returns[env, episode]
         seed, task = divmod(env, len(tasks))
         yield (
             split_name,
             task_name(tasks[task]),
             seed,
             episode + 1,
-            f"{result.returns[env, episode]:g}",
+            "" if np.isnan(own) else f"{own:g}",
             result.lengths[env, episode],
             "" if np.isnan(success) else int(success),
             int(result.reward_in_context[env, episode]),

@@ -81,6 +81,30 @@ SCORES: dict[str, Score] = {
             per_task=lambda e: metrics.last(e.returns).mean(1),
         ),
         Score(
+            "return_completed",
+            "return, completed episodes",
+            ".3f",
+            "Return, completed episodes: their mean, over all episodes of a rollout.",
+            per_task=lambda e: metrics.mean_of_known(e.completed, -1).mean(1),
+        ),
+        Score(
+            "return_last",
+            "return, last episode",
+            ".3f",
+            "Return, last episode: that of the last completed episode of a rollout.",
+            per_task=lambda e: metrics.last_completed(e.completed).mean(1),
+        ),
+        Score(
+            "falls",
+            "episodes that fall",
+            ".3f",
+            "Episodes that fall: the share of completed episodes whose return is at most 95 % of "
+            "that of the episode before.",
+            low=0,
+            high=1,
+            per_task=lambda e: metrics.falls(e.completed).mean(1),
+        ),
+        Score(
             "share_of_optimum_last10",
             "share of optimum, last 10",
             ".3f",

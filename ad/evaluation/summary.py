@@ -156,6 +156,7 @@ def split_entry(evaluation: Evaluation, facts: TaskFacts) -> dict:
         evaluation.successes,
         p_success,
         evaluation.reward_in_context,
+        evaluation.completed,
         facts,
     )
     per_task = _per_task(episodes)
@@ -190,7 +191,7 @@ def reference_entry(name: str, reference: Reference, facts: TaskFacts) -> dict:
     p_success = unknown[:, 0] if reference.p_success is None else reference.p_success
     own_facts = (values[own] for values in (facts.optimal_return, facts.random_return))
     facts = TaskFacts(*own_facts, facts.shortest[own], facts.success_ends)
-    episodes = Episodes(returns, unknown, successes, p_success, unknown, facts)
+    episodes = Episodes(returns, unknown, successes, p_success, unknown, unknown, facts)
     curve = returns.mean((0, 1))
     entry = {
         **{score: json_number(metrics.mean(v)) for score, v in _per_task(episodes).items()},

@@ -26,6 +26,9 @@ class SourceAlone(Method):
         if config.evaluation.worlds:
             text = "cannot be source with evaluation.worlds: it has no model to transfer"
             raise SettingError("method.name", text)
+        if config.evaluation.env_steps is not None:
+            text = "cannot be source with evaluation.env_steps: a source plays whole episodes"
+            raise SettingError("method.name", text)
         source.check(config, world)
 
     def train_steps(self, config):

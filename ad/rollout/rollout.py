@@ -28,7 +28,8 @@ SelectAction = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits [N, A], 
 class Rollout:
     """Returns, lengths and successes [N, E] of N environments and E episodes each.
 
-    `successes`, float64: 1, 0 or NaN where the world does not define success.
+    `successes`, float64: 1, 0 or NaN where the world does not define success. An environment that
+    completed fewer episodes than others has NaN in the place of their returns, and lengths of 0.
     `reward_in_context`, bool [N, E]: whether the context held a reward above 0 when an episode
     began. `trajectory`: fields [R, T] of the environments `recorded`, int [R]; its episode is -1
     after an environment's last one.
@@ -86,6 +87,14 @@ class EpisodeStatistics:
         self.lengths[envs, self.episode[envs]] += 1
         self.episode[envs] += done[envs]
 
+    def drop_unfinished(self) -> None:
+        """Keep the episodes that an environment completed: other returns are NaN, lengths 0."""
+        most = self.episode.max()
+        unfinished = np.arange(most) >= self.episode[:, None]
+        self.returns = np.where(unfinished, np.nan, self.returns[:, :most])
+        self.lengths = np.where(unfinished, 0, self.lengths[:, :most])
+        self.reward_in_context = self.reward_in_context[:, :most] & ~unfinished
+
 
 def rollout(
     policy: Policy,
@@ -95,8 +104,12 @@ def rollout(
     select_action: SelectAction,
     record: Sequence[int] = (),
     label: str | None = None,
+    env_steps: int | None = None,
 ) -> Rollout:
     """Play `episodes` in-context episodes in every environment of `env` (SAME_STEP autoreset).
+
+    With `env_steps` each environment is stepped as often, in place of `episodes`, and episodes that
+    are not completed by then are left out.
 
     `seeds` holds one 64-bit key for each environment: of its world, and of the uniform draws u [N]
     in [0, 1) of `select_action(logits [N, A], u) -> actions [N]`. Actions that a task does not have
@@ -109,10 +122,12 @@ def rollout(
         policy.set_action_mask(tensors.array(mask))
     observation, info = env.reset(seed=env_seeds)
     parts = tensors.split(observation)
+    episodes = env_steps or episodes  # an episode has a step at least
     statistics, recorded = EpisodeStatistics(env.num_envs, episodes), np.array(record, np.int64)
     steps, envs, action = [], np.arange(env.num_envs), np.zeros(env.num_envs, np.int64)
-    with torch.inference_mode(), _bar(env.num_envs * episodes, label) as bar:
-        while (active := statistics.active).any():
+    total = env_steps or env.num_envs * episodes
+    with torch.inference_mode(), _bar(total, "steps" if env_steps else "episodes", label) as bar:
+        while len(steps) != env_steps and (active := statistics.active).any():
             if (playing := active[envs]).mean() < COMPACT_BELOW:
                 policy.select(tensors.array(np.flatnonzero(playing)))
                 envs = envs[playing]
@@ -139,14 +154,17 @@ def rollout(
             }
             steps.append({name: values[recorded] for name, values in fields.items()})
             parts = next_parts
-            bar.update(int(statistics.episode.sum()) - bar.n)
+            bar.update((len(steps) if env_steps else int(statistics.episode.sum())) - bar.n)
+    statistics.drop_unfinished()
+    trajectory = _trajectory(steps, env.unwrapped)
+    trajectory["episode"][trajectory["episode"] >= statistics.episode[recorded, None]] = -1
     return Rollout(
         statistics.returns,
         statistics.lengths,
         success_or_nan(env.unwrapped, statistics.returns),
         statistics.reward_in_context,
         recorded,
-        _trajectory(steps, env.unwrapped),
+        trajectory,
     )
 
 
@@ -244,5 +262,5 @@ def _trajectory(steps: list[dict[str, np.ndarray]], world) -> dict[str, np.ndarr
     }
 
 
-def _bar(total: int, label: str | None) -> tqdm:
-    return tqdm(total=total, desc=label, unit=" episodes", disable=True if label is None else None)
+def _bar(total: int, unit: str, label: str | None) -> tqdm:
+    return tqdm(total=total, desc=label, unit=f" {unit}", disable=True if label is None else None)

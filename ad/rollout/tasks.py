@@ -30,17 +30,19 @@ def rollout_tasks(
     num_seeds: tuple[int, int],
     record: bool = False,
     show: bool = False,
+    env_steps: int | None = None,
 ) -> dict[str, Rollout]:
     """Return the rollouts "held_out" and "train", each [seeds * tasks, E], seed by seed.
 
     `new_policy(num_envs)` makes the policy. `num_seeds` are the numbers of evaluation seeds of the
     two splits. One rollout plays all environments of both: a model's fixed cost per step is paid
     once. `record` keeps the trajectories of the first seed. `show` draws a progress bar.
+    `env_steps` is that of `ad.rollout.rollout.rollout`.
     """
 
     def play(envs: Sequence[tuple[int, np.ndarray]], first_seed: Sequence[int]) -> Rollout:
         recorded, label = first_seed if record else (), "evaluate" if show else None
-        return rollout_envs(config, envs, new_policy, episodes, recorded, label)
+        return rollout_envs(config, envs, new_policy, episodes, recorded, label, env_steps)
 
     return rollouts_by_split((split.held_out_tasks, split.train_tasks), num_seeds, play)
 
@@ -52,11 +54,12 @@ def rollout_envs(
     episodes: int,
     record: Sequence[int] = (),
     label: str | None = None,
+    env_steps: int | None = None,
 ) -> Rollout:
     """Return the rollout of an environment for each pair (evaluation seed, task) of `envs`.
 
-    `record` and `label` are those of `ad.rollout.rollout.rollout`. Raises ConfigError for a world
-    that cannot be stepped.
+    `record`, `label` and `env_steps` are those of `ad.rollout.rollout.rollout`. Raises ConfigError
+    for a world that cannot be stepped.
     """
     if not configured_world(config.env).can_be_stepped:
         raise ConfigError(
@@ -71,6 +74,7 @@ def rollout_envs(
         selection_of(config.evaluation),
         record,
         label,
+        env_steps,
     )
 
 

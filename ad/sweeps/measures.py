@@ -29,7 +29,7 @@ KEPT = (  # scores of results.json
     *("nauc", "success_last10", "return_last10", "share_of_optimum_last10"),
     *("normalized_return_last10", "path_ratio_last10", "found_by_1", "found_by_5", "found_by_10"),
     *("found_by_25", "first_success", "success_seen", "episodes_to_80pct", "tasks_solved"),
-    *("num_tasks", "optimal_return"),
+    *("return_completed", "return_last", "falls", "num_tasks", "optimal_return"),
 )
 KEPT_REFERENCES = ("random", "random_then_optimal", "explorer", "ceiling", "tabular_learner")
 
@@ -117,7 +117,7 @@ def _values(folder: Path, results: dict) -> dict[str, Any]:
     references = results["references"]
     source = references.get("source_end", {}).get("train", {})
     random = references.get("random", {}).get("held_out", {})
-    scores = {name: held_out[name] for name in KEPT} | {
+    scores = {name: held_out.get(name) for name in KEPT} | {
         **{
             f"success_fifth_{k}": json_number(part.mean()) if part.size else None
             for k, part in enumerate(fifths, start=1)
