@@ -23,6 +23,7 @@ from hand_made import (
 from windows import labeled, subject_of
 
 from ad.config.schema import ModelConfig
+from ad.data.spec import OBSERVATIONS, Spec
 from ad.interpret.analyses.circuits import Circuits
 from ad.interpret.analyses.reading import Reading, outputs, read_values
 from ad.interpret.analyses.static import Static
@@ -31,6 +32,8 @@ from ad.interpret.analysis import Choice
 from ad.interpret.hooks import hooked
 from ad.models.rewards import ReturnToGo
 from ad.models.sequence_model import SequenceModel
+from envs.minigrid.encoding import WORDS, word_numbers
+from envs.spaces import Array
 
 THERE = "2 - 1"  # forward - turn right
 SEEN = ["empty", "wall", "goal", "ball"]
@@ -49,14 +52,14 @@ def replace_asked(subject, asked):
     return changed
 
 
-def grid_model(encoder: str, **changes) -> SequenceModel:
+def grid_model(encoder: str, spec: Spec = GRID_SPEC, **changes) -> SequenceModel:
     """A random decision transformer of a MiniGrid view, of which no bias is 0."""
     sizes = {"width": 16, "layers": 1, "heads": 2, "feed_forward": 8, "reward": "none"}
     names = {"tokenizer": "conditioned", "position": "env_time", "norm": "none"}
     config = ModelConfig(encoder=encoder, **(sizes | names | changes))
     torch.manual_seed(1)
-    inputs = {"return_to_go": ReturnToGo(GRID_SPEC, config.width)}
-    model = SequenceModel(GRID_SPEC, config, inputs).eval().requires_grad_(False)
+    inputs = {"return_to_go": ReturnToGo(spec, config.width)}
+    model = SequenceModel(spec, config, inputs).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
         if name.endswith("bias") or "head" in name or "ln" in name:
             torch.nn.init.normal_(parameter)
@@ -133,6 +136,29 @@ def test_integrated_gradients_add_up_to_the_difference_from_an_empty_view(encode
     assert Static().run(subject(model))[
         "channel_cosine" if encoder in ("index", "mlp") else "object_cosine"
     ]
+
+
+def test_what_an_instruction_does_is_attributed_to_its_words():
+    mission, words = Array((4,), "uint8", 0.0, float(len(WORDS))), [*word_numbers("open a key"), 0]
+    spec = replace(GRID_SPEC, observation={"image": GRID_SPEC.observation[""], "mission": mission})
+    model = grid_model("one_hot", spec, encoders={"mission": "words"})
+    window = hand_made.front_window(SEEN, [0.1, 0.2, 0.3, 0.4])
+    for role in OBSERVATIONS:
+        window[f"{role}-image"] = window.pop(role)
+        shape = (*window["valid"].shape, 4)
+        window[f"{role}-mission"] = torch.tensor(words, dtype=torch.uint8).expand(shape)
+    contexts = labeled(window, spec)
+    blanked = window | {"observation-mission": torch.zeros(shape, dtype=torch.uint8)}
+    other = replace(contexts, window=blanked)
+    expected = (outputs(model, contexts) - outputs(model, other))[:, 0]
+    base = blank(mission)
+    found = attributed(model, contexts, model.tokenizer.encoders[1], base)[1].sum(1)
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-2)
+    array = Weights().run(subject_of(model, contexts))["attributed-mission"]
+    values = array.at(method=METHODS[1], direction=THERE)  # [channels, cells]
+    at = {(array.axes["channel"][k], array.axes["cell"][p]) for k, p in np.argwhere(values)}
+    expected = {("open", "0"), ("a", "1"), ("key", "2"), *(("no word", p) for p in "012")}
+    assert at == expected
 
 
 def test_the_circuits_of_the_hand_made_model_are_those_that_were_set():

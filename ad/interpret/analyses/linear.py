@@ -20,12 +20,14 @@ from ad.interpret.labeled import LabeledArray
 from ad.models.encoders.base import TabularEncoder
 from ad.models.encoders.linear import IndexLinear, OneHotLinear
 from ad.models.encoders.pictures import Patches
+from ad.models.encoders.words import MissionWords
 from ad.models.memories.blocks import Norm
 from ad.models.sequence_model import SequenceModel
 from envs.minigrid.encoding import (
     COLORS,
     OBJECTS,
     STATES,
+    WORDS,
     cells_in,
     encoded_cells,
     shows_cells,
@@ -186,7 +188,12 @@ def row_names(part: Part | None, count: int) -> list[str | int]:
 
 
 def layout(part: Part, encoder: nn.Module) -> tuple[list[str], list[str]]:
-    """Return the names of channels and cells, as the first linear map of `encoder` reads them."""
+    """Return the names of channels and cells, as the first linear map of `encoder` reads them.
+
+    Those of a mission are its words and their places.
+    """
+    if isinstance(encoder, MissionWords):
+        return ["no word", *WORDS], [str(place) for place in range(*part.shape)]
     patches = _patches(encoder)
     grid = part.shape[:2] if len(part.shape) == 3 else (int(np.prod(part.shape)),)
     grid = patches.grid if patches else grid

@@ -8,7 +8,7 @@ from torch import nn
 
 from ad.models.encoders.base import Encoder
 from ad.models.encoders.pictures import place_sinusoids
-from envs.minigrid.encoding import has_words
+from envs.minigrid.encoding import WORDS, has_words
 from envs.spaces import Array, Part
 
 
@@ -22,7 +22,7 @@ class MissionWords(Encoder):
     def __init__(self, part: Array, width: int):
         super().__init__()
         (most,) = part.shape
-        self.words = nn.Embedding(int(part.high) + 1, width)  # 0 stands for no word
+        self.words = nn.Linear(len(WORDS) + 1, width, bias=False)  # the first is for no word
         places = place_sinusoids(1, most, width)[0]
         self.register_buffer("places", places, persistent=False)
         self.inner, self.out = nn.Linear(width, width), nn.Linear(width, width)
@@ -35,5 +35,6 @@ class MissionWords(Encoder):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., C] of the numbers of words, `values` [..., L]."""
-        vectors = F.gelu(self.inner(self.words(values.long()) + self.places))  # [..., L, C]
-        return self.out((vectors * (values > 0)[..., None]).sum(-2) * self.scale)
+        one_hot = F.one_hot(values.long(), self.words.in_features).to(self.words.weight.dtype)
+        vectors = F.gelu(self.inner(self.words(one_hot) + self.places))  # [..., L, C]
+        return self.out(vectors.sum(-2) * self.scale)
