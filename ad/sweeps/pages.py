@@ -187,7 +187,7 @@ def _progress(results: SweepResults) -> str:
         f"{seconds / 3600:.1f} hours of training and evaluation. Each is a line of "
         f"{sweep.records.as_posix()}{versions}."
     )
-    untuned = [row for row, own in sweep.rows.items() if own.tried and own.tuned is None]
+    untuned = [row for row, own in sweep.rows.items() if len(own.tried) > 1 and own.tuned is None]
     return text + (f" Not tuned yet: {', '.join(untuned)}." if untuned else "")
 
 
