@@ -128,11 +128,11 @@ def source_cells(row: dict[str, str]) -> dict[str, str]:
 def _rate(name: str, world: str, tasks: np.ndarray, num_envs: int) -> float:
     """Return the transitions a processor second of a source on `tasks`, without making it."""
     lengths = {row[0]: int(row[6]) for row in read_table(WORLDS_PAGE, "worlds").rows}
-    source = SourceConfig(algorithm=name, num_envs=num_envs)
+    settings, steps = SLOW.get(name, TIMED)
+    source = SourceConfig(algorithm=name, num_envs=num_envs, settings=settings)
     config = Experiment(threads=1, env=EnvConfig(world, {}, lengths[world]), source=source)
     limit_threads(config)
-    settings, steps = SLOW.get(name, TIMED)
-    agents = new_source(config, tasks, SOURCES.load(name).Settings(**settings))
+    agents = new_source(config, tasks)
     begin = time.process_time()
     for _ in agents.run(steps):
         pass
@@ -147,13 +147,13 @@ def total_cells(row: dict[str, str]) -> dict[str, str]:
     env, kwargs, period = FAMILIES[row["world"]]
     name, _, value = row["settings"].replace("none", "").partition(" ")
     algorithm, periods = ALGORITHMS[row["source"]], int(row["after"].split()[0])
-    config = Experiment(
-        env=EnvConfig(env.id, kwargs | {"num_tasks": TOTALS}, env.episode_length),
-        source=SourceConfig(algorithm=algorithm, num_envs=1),
-    )
     own = {name: {"True": True}.get(value) or float(value)} if name else {}
     own = {key: int(v) if key == "samples" else v for key, v in own.items()}
-    source = new_source(config, np.arange(TOTALS)[:, None], SOURCES.load(algorithm).Settings(**own))
+    config = Experiment(
+        env=EnvConfig(env.id, kwargs | {"num_tasks": TOTALS}, env.episode_length),
+        source=SourceConfig(algorithm=algorithm, num_envs=1, settings=own),
+    )
+    source = new_source(config, np.arange(TOTALS)[:, None])
     rewards = [chunk.arrays["reward"][..., 0] for chunk in source.run(period * periods)]
     total = np.concatenate(rewards)[: period * periods].sum(0, dtype=np.float64)
     error = float(total.std(ddof=1)) / math.sqrt(TOTALS)

@@ -1,7 +1,5 @@
 """A2C: the compiled update against torch, and an agent alone against the agent in a batch."""
 
-import dataclasses
-
 import numba
 import numpy as np
 import pytest
@@ -70,8 +68,7 @@ class Reference:
 
 def settings(**changes) -> a2c_kernel.UpdateSettings:
     values = SETTINGS | changes
-    fields = a2c_kernel.UpdateSettings._fields
-    return a2c_kernel.UpdateSettings(*(np.full(AGENTS, values[n], np.float32) for n in fields))
+    return a2c_kernel.UpdateSettings(**{name: np.float32(v) for name, v in values.items()})
 
 
 class Kernel:
@@ -105,8 +102,7 @@ def random_samples(rng: np.random.Generator):
 def test_a_few_updates_equal_those_of_torch(clip):
     rng, chosen = np.random.default_rng(0), settings(gradient_norm=clip)
     kernel = Kernel(chosen)
-    own = a2c_kernel.agent_settings(chosen, 0)
-    agents = [Reference(p, (STATES, HIDDEN, ACTIONS), own) for p in kernel.parameters]
+    agents = [Reference(p, (STATES, HIDDEN, ACTIONS), chosen) for p in kernel.parameters]
     for _ in range(5):
         samples = random_samples(rng)
         measured = kernel.update(*samples)
@@ -120,7 +116,7 @@ def test_the_table_holds_the_policy_and_the_values_of_the_new_parameters():
     kernel = Kernel(settings())
     kernel.update(*random_samples(np.random.default_rng(1)))
     for k, flat in enumerate(kernel.parameters):
-        agent = Reference(flat, (STATES, HIDDEN, ACTIONS), a2c_kernel.agent_settings(settings(), k))
+        agent = Reference(flat, (STATES, HIDDEN, ACTIONS), settings())
         logits, values = (part.detach().numpy() for part in agent.table())
         policy = torch.softmax(torch.tensor(logits), -1).numpy()
         np.testing.assert_allclose(kernel.table.probabilities[k], policy, atol=1e-5)
@@ -133,9 +129,7 @@ def test_tanh_of_large_inputs_stays_between_minus_one_and_one():
     scale = slice(STATES * HIDDEN, STATES * HIDDEN + HIDDEN)
     kernel.parameters[0, scale] = 1e6
     a2c_kernel.fill_table(kernel.parameters, HIDDEN, kernel.table)
-    agent = Reference(
-        kernel.parameters[0], (STATES, HIDDEN, ACTIONS), a2c_kernel.agent_settings(settings(), 0)
-    )
+    agent = Reference(kernel.parameters[0], (STATES, HIDDEN, ACTIONS), settings())
     values = agent.table()[1].detach().numpy()
     np.testing.assert_allclose(kernel.table.values[0], values, atol=1e-4)
 
@@ -187,35 +181,11 @@ def learn(source: A2C, steps: int = 620) -> dict[str, np.ndarray]:
     return arrays | {"parameters": source.parameters[None].copy()}
 
 
-OTHER = {  # each setting that agents of one batch may differ in, changed
-    "learning_rate": 3e-3,
-    "discount": 0.8,
-    "entropy_coefficient": 0.1,
-    "value_coefficient": 0.3,
-    "gradient_norm": 0.05,
-    "beta1": 0.5,
-    "beta2": 0.9,
-    "epsilon": 1e-3,
-}
-
-
-def test_an_agent_has_the_same_bits_among_agents_of_other_settings(agents, smoke, tmp_path):
-    assert {*OTHER, *A2C.shared_settings} == {field.name for field in dataclasses.fields(Settings)}
-    each = [Settings(), *(Settings(**{name: value}) for name, value in OTHER.items())]
-    tasks = np.array([[0, 1]] * len(each))
-    together = learn(new_source(smoke(tmp_path, *A2C_WORDS), tasks, each))
-    assert len(np.unique(together["parameters"][0], axis=0)) == len(each)
-    for k, name in enumerate(["learning_rate", *OTHER]):
-        value = getattr(each[k], name)
-        alone = learn(agents(tasks[:1], f"--source.settings.{name}", str(value)))
-        for field, array in together.items():
-            np.testing.assert_array_equal(array[:, [k]], alone[field], err_msg=f"{name} {field}")
-
-
-def test_agents_of_one_batch_must_agree_in_the_shared_settings(smoke, tmp_path):
-    each = [Settings(hidden=8), Settings(hidden=16)]
-    with pytest.raises(ValueError, match="hidden"):
-        new_source(smoke(tmp_path, *A2C_WORDS), TASKS[:2], each)
+def test_an_agent_has_the_same_bits_alone_as_among_others(agents):
+    together = learn(agents(TASKS))
+    for k in range(len(TASKS)):
+        for name, array in learn(agents(TASKS[[k]])).items():
+            np.testing.assert_array_equal(together[name][:, [k]], array, err_msg=name)
 
 
 @pytest.fixture
@@ -238,21 +208,20 @@ def test_the_number_of_threads_does_not_change_a_bit(agents, numba_threads):
 
 def test_an_update_on_recorded_transitions_equals_torchs(agents):
     # Episodes of three steps in rollouts of five: each rollout holds ends of both kinds.
-    words = ["--env.episode_length", "3", "--source.settings.rollout_length", "5"]
-    source = agents(TASKS, *words, "--source.settings.epsilon", "0.01")
-    each = (a2c_kernel.agent_settings(source.update_settings, k) for k in range(len(TASKS)))
-    references = [
-        Reference(p, source.shape, own) for p, own in zip(source.parameters, each, strict=True)
-    ]
+    own = SETTINGS | {"learning_rate": 3e-3, "gradient_norm": 0.1, "beta1": 0.5}
+    own |= {"discount": 0.8, "rollout_length": 5}
+    words = [word for name, v in own.items() for word in (f"--source.settings.{name}", str(v))]
+    source = agents(TASKS, "--env.episode_length", "3", *words)
+    references = [Reference(p, source.shape, Settings(**own)) for p in source.parameters]
     ends = np.zeros(2, int)
     for update in range(20):
         (block,) = source.run(5 * (update + 1))
         data = block.arrays
         ends += [data["terminated"].sum(), data["truncated"].sum()]
         for k, reference in enumerate(references):
-            own = {name: array[:, k].astype(np.float64) for name, array in data.items()}
-            returns = bootstrapped(own, reference.table()[1].detach().numpy(), 0.99)
-            reference.update(*(v.ravel() for v in (own["observation"], own["action"], returns)))
+            step = {name: array[:, k].astype(np.float64) for name, array in data.items()}
+            returns = bootstrapped(step, reference.table()[1].detach().numpy(), 0.8)
+            reference.update(*(v.ravel() for v in (step["observation"], step["action"], returns)))
             np.testing.assert_allclose(source.parameters[k], reference.flat(), atol=5e-5)
     assert (ends > 0).all()
 

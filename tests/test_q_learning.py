@@ -18,10 +18,10 @@ KEYS = [11, 12]
 MIXED = {"learning_rate": 0.3, "bonus": 0.1, "epsilon_start": 0.5, "hold": 3.0, "discount": 0.9}
 
 
-def agents(num_envs: int = 4, tasks=TASKS, size: int = 3, limit: int = 6, **settings) -> QLearning:
+def agents(num_envs=4, tasks=TASKS, size=3, limit=6, keys=KEYS, **settings) -> QLearning:
     """Return agents in small rooms before their first step."""
     env = make_vec("DarkRoom-v0", np.repeat(tasks, num_envs, axis=0), limit, size=size)
-    return QLearning(Settings(**settings), env, tasks, num_envs, KEYS[: len(tasks)])
+    return QLearning(Settings(**settings), env, tasks, num_envs, keys)
 
 
 def learned(data: dict[str, np.ndarray], settings: Settings, k: int, actors: list[int]):
@@ -154,15 +154,13 @@ def test_actions_that_a_task_lacks_are_not_taken(shared):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_an_agent_learns_the_same_with_others_of_other_settings(shared):
-    both = [Settings(shared=shared), Settings(shared=shared, **MIXED)]
-    env = make_vec("DarkRoom-v0", np.repeat(TASKS, 4, axis=0), 6, size=3)
-    together = played(QLearning(both, env, TASKS, 4, KEYS), 100)
-    for k in range(2):
-        env = make_vec("DarkRoom-v0", np.repeat(TASKS[[k]], 4, axis=0), 6, size=3)
-        alone = played(QLearning(both[k], env, TASKS[[k]], 4, KEYS[k : k + 1]), 100)
-        for name, values in alone.items():
-            np.testing.assert_array_equal(together[name][:, k], values[:, 0])
+def test_an_agent_has_the_same_bits_alone_as_among_others(shared):
+    both = agents(shared=shared, **MIXED)
+    second = agents(tasks=TASKS[1:], keys=KEYS[1:], shared=shared, **MIXED)
+    together = played(both, 100)
+    for name, values in played(second, 100).items():
+        np.testing.assert_array_equal(together[name][:, 1:], values)
+    np.testing.assert_array_equal(both.values[-len(second.values) :], second.values)
 
 
 def test_what_the_source_needs_is_a_sentence(tmp_path):

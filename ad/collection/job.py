@@ -190,17 +190,14 @@ def _give_up(partial: Path, reason: str) -> None:
     remove(partial)
 
 
-def new_source(config: Experiment, tasks: np.ndarray, settings=None) -> Source:
-    """Return the configured source algorithm on `tasks` [K, ...], an agent for each task.
-
-    `settings` replaces the configured ones: one `Settings` for all agents or a list of K.
-    """
+def new_source(config: Experiment, tasks: np.ndarray) -> Source:
+    """Return the configured source algorithm on `tasks` [K, ...], an agent for each task."""
     source = config.source
     source_class = SOURCES.load(source.algorithm)
     vec_env = make_envs(config.env, np.repeat(tasks, source.num_envs, axis=0))
     name = source.algorithm.rpartition("/")[2]  # wherever the file of a user's class lies
     keys = [derive_key(source.source_seed, name, task_name(task)) for task in tasks]
-    settings = settings or source_class.Settings(**HistoryStore(config).settings)
+    settings = source_class.Settings(**HistoryStore(config).settings)
     return source_class(settings, vec_env, tasks, source.num_envs, keys)
 
 

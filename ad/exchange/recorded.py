@@ -4,7 +4,7 @@
 component to choose. Their histories are collected, stored, verified and resumed as any others.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,7 +15,6 @@ from ad.config.fields import field
 from ad.data.schema import TransitionChunk, transition_fields
 from ad.errors import ConfigError
 from ad.exchange.formats import Contents, new_format, time_in_episode
-from ad.sources.actors import settings_of_agents
 from ad.sources.base import Source
 from envs.spaces import Array, Part
 from envs.world import World
@@ -42,8 +41,7 @@ class Recorded(Source):
 
     Settings = Settings
 
-    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        settings = settings_of_agents(settings, len(tasks))[0]
+    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         self.reader, self.place = new_format(settings.format).open(settings.place), settings.place
         self.env, self.shape = env, (len(tasks), num_envs)
         contents = self.reader.contents

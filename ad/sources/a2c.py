@@ -8,7 +8,6 @@ with any number of threads. An agent whose loss or gradient is not finite stops 
 acting with its last policy; the other agents are not affected.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.sources import a2c_kernel
-from ad.sources.actors import IMPOSSIBLE, Actors, settings_of_agents
+from ad.sources.actors import IMPOSSIBLE, Actors
 from ad.sources.base import TabularSource
 from ad.sources.returns import n_step_returns
 
@@ -53,14 +52,12 @@ class A2C(TabularSource):
     """K independent A2C agents with N actors each."""
 
     Settings = Settings
-    shared_settings = ("rollout_length", "hidden")  # they decide the shapes of arrays
     privileged_info = "nothing"
     paper = "arXiv 1602.01783"
     state_names = ("parameters", "moments", "stopped_at")
 
-    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        each = settings_of_agents(settings, len(tasks), self.shared_settings)
-        self.rollout_length, self.hidden = each[0].rollout_length, each[0].hidden
+    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
+        self.rollout_length, self.hidden = settings.rollout_length, settings.hidden
         self.actors = Actors(env, len(tasks), num_envs, keys)
         states = int(env.single_observation_space.n)
         actions = int(env.single_action_space.n)
@@ -72,13 +69,8 @@ class A2C(TabularSource):
         self.moments = np.zeros((2, *self.parameters.shape), np.float32)
         self.updates = 0
         self.stopped_at = np.full(len(keys), -1)  # steps that agent k learned from, -1: all
-        self.update_settings = a2c_kernel.UpdateSettings(
-            *(
-                np.array([getattr(own, name) for own in each], np.float32)
-                for name in a2c_kernel.UpdateSettings._fields
-            )
-        )
-        self.discount = np.array([[own.discount] for own in each], np.float32)  # [K, 1]
+        self.update_settings = a2c_kernel.update_settings(settings)
+        self.discount = settings.discount
         self.table = a2c_kernel.empty_table(len(keys), states, actions)
         a2c_kernel.fill_table(self.parameters, self.hidden, self.table)
 

@@ -6,9 +6,9 @@ scale [H], shift [H], weight [A+1, H], bias [A+1]. The loss of M = T N samples i
 
     mean( -log π(a|s) (G - V(s)) - β H(π(·|s)) + c (G - V(s))² )    (Mnih et al. 2016, section 4)
 
-so its gradient needs one pass per *visited* observation. Agents share nothing and each has its own
-settings, so the bits of one depend neither on the others nor on the number of threads.
-tests/test_a2c.py compares the kernel with torch's autograd, clip_grad_norm_ and Adam.
+so its gradient needs one pass per *visited* observation. Agents share no array that is written, so
+the bits of one depend neither on the others nor on the number of threads. tests/test_a2c.py
+compares the kernel with torch's autograd, clip_grad_norm_ and Adam.
 """
 
 from typing import NamedTuple
@@ -39,15 +39,20 @@ class Table(NamedTuple):
 
 
 class UpdateSettings(NamedTuple):
-    """Settings of the loss, the clip and Adam: float32 [K], or scalars for one agent."""
+    """Settings of the loss, the clip and Adam; a Python float would make the kernel use float64."""
 
-    learning_rate: np.ndarray
-    entropy_coefficient: np.ndarray
-    value_coefficient: np.ndarray
-    gradient_norm: np.ndarray  # the largest, beyond which the gradient is clipped
-    beta1: np.ndarray
-    beta2: np.ndarray
-    epsilon: np.ndarray
+    learning_rate: np.float32
+    entropy_coefficient: np.float32
+    value_coefficient: np.float32
+    gradient_norm: np.float32  # the largest, beyond which the gradient is clipped
+    beta1: np.float32
+    beta2: np.float32
+    epsilon: np.float32
+
+
+def update_settings(settings) -> UpdateSettings:
+    """Return the `UpdateSettings` with the values of the attributes of `settings`."""
+    return UpdateSettings(*(np.float32(getattr(settings, n)) for n in UpdateSettings._fields))
 
 
 def empty_table(num_agents: int, states: int, actions: int) -> Table:
@@ -55,20 +60,6 @@ def empty_table(num_agents: int, states: int, actions: int) -> Table:
     shape = (num_agents, states, actions)
     return Table(
         np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape[:2], np.float32)
-    )
-
-
-@njit(forceinline=True)
-def agent_settings(settings, k):
-    """Return the `UpdateSettings` of agent `k`, scalars, from the arrays of all agents."""
-    return UpdateSettings(
-        settings.learning_rate[k],
-        settings.entropy_coefficient[k],
-        settings.value_coefficient[k],
-        settings.gradient_norm[k],
-        settings.beta1[k],
-        settings.beta2[k],
-        settings.epsilon[k],
     )
 
 
@@ -300,7 +291,6 @@ def _update(first, stop, agents, samples, returns, updates, settings, statistics
         statistics[k] = np.nan
         if stopped[k]:
             continue
-        own = agent_settings(settings, k)
         p, c, v = table.probabilities[k], table.cumulative[k], table.values[k]
         d_outputs = np.zeros((p.shape[0], outputs), np.float32)
         gradient = np.zeros(parameters.shape[1], np.float32)
@@ -310,12 +300,12 @@ def _update(first, stop, agents, samples, returns, updates, settings, statistics
             np.ascontiguousarray(observations[:, k]).ravel(),
             np.ascontiguousarray(actions[:, k]).ravel(),
             np.ascontiguousarray(returns[:, k]).ravel(),
-            own,
+            settings,
             d_outputs,
         )
         _backward(parameters[k], hidden, outputs, d_outputs, gradient)
         before = p.copy(), c.copy(), v.copy()
-        norm = _adam(parameters[k], moments[0, k], moments[1, k], gradient, updates, own)
+        norm = _adam(parameters[k], moments[0, k], moments[1, k], gradient, updates, settings)
         _fill_agent(parameters[k], hidden, p, c, v)
         if _is_finite(entropy + error + norm) and _table_is_finite(p, v):
             statistics[k, 0], statistics[k, 1], statistics[k, 2] = entropy, error, norm

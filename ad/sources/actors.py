@@ -1,8 +1,6 @@
 """The actors of a source: K agents with N environments each, stepped and recorded together."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -23,19 +21,6 @@ def actor_keys(keys, num_envs: int, purpose: str) -> np.ndarray:
     """Derive the keys of each actor's random stream for `purpose`, uint64 [K * N]."""
     derived = [derive_key(key, purpose, n) for key in keys for n in range(num_envs)]
     return np.array(derived, np.uint64)
-
-
-def settings_of_agents(settings, num_agents: int, shared: Sequence[str] | None = None) -> list[Any]:
-    """Return the settings of each agent, from one for all agents or a list.
-
-    Raises ValueError if they differ in a field of `shared`, or in any field if that is None.
-    """
-    each = list(settings) if isinstance(settings, Sequence) else [settings] * num_agents
-    for name in [field.name for field in fields(each[0])] if shared is None else shared:
-        first, *others = (getattr(own, name) for own in each)
-        if any(other != first for other in others):
-            raise ValueError(f"the agents of one batch must have the same {name}")
-    return each
 
 
 def draw(cumulative: np.ndarray, u: np.ndarray, last: np.ndarray) -> np.ndarray:

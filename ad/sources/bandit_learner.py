@@ -8,7 +8,7 @@ from gymnasium.spaces import Discrete
 
 from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
-from ad.sources.actors import Actors, actor_keys, draw_one_of, settings_of_agents
+from ad.sources.actors import Actors, actor_keys, draw_one_of
 from ad.sources.base import RolloutSource, unfit
 from envs.oracle import TaskOracle
 
@@ -16,9 +16,8 @@ from envs.oracle import TaskOracle
 class BanditLearner(RolloutSource):
     """K agents with N actors each; each actor is a life that learns one task from nothing.
 
-    A subclass has `Settings`, in which the agents of a batch agree, and the hook `_index`.
-    `counts` and `sums` are the pulls and the total reward of each arm, int64 and float64
-    [K * N, A].
+    A subclass has `Settings` and the hook `_index`. `counts` and `sums` are the pulls and the total
+    reward of each arm, int64 and float64 [K * N, A].
     """
 
     NAME: ClassVar[str]  # in the table of sources
@@ -32,8 +31,7 @@ class BanditLearner(RolloutSource):
             raise unfit(config, "it needs a world with a single state, a Discrete(1) observation")
 
     def __init__(self, settings, env, tasks, num_envs: int, keys):
-        self.settings = settings_of_agents(settings, len(tasks))[0]
-        self.world = env.unwrapped
+        self.settings, self.world = settings, env.unwrapped
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = actor_keys(keys, num_envs, self.NAME)
         self.mask = np.repeat(self.actors.action_mask, num_envs, axis=0)  # [K * N, A]

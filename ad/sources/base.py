@@ -18,11 +18,11 @@ from envs.oracle import TaskOracle, knows_its_state
 class Source:
     """K agents with N actors each, which learn one task each and are recorded.
 
-    It is built as `Source(settings, env, tasks, num_envs, keys)`. `settings` are one `Settings` for
-    all K agents, or a list of K that agree in `shared_settings`. `env` is a vector environment with
-    SAME_STEP autoreset and K * N environments, grouped by task; its `unwrapped` is the world.
-    `tasks` is int [K, ...], `num_envs` is N, `keys` has a 64-bit key for each agent, from which all
-    its random numbers are derived. `ad.sources.actors.Actors` steps and records the environments.
+    It is built as `Source(settings, env, tasks, num_envs, keys)`. All K agents have the
+    same `settings`, a `Settings`. `env` is a vector environment with SAME_STEP autoreset and K * N
+    environments, grouped by task; its `unwrapped` is the world. `tasks` is int [K, ...], `num_envs`
+    is N, `keys` has a 64-bit key for each agent, from which all its random numbers are derived.
+    `ad.sources.actors.Actors` steps and records the environments.
 
     A subclass needs `Settings`, a frozen dataclass of `ad.config.fields`, and `run`; the other
     members have a default. Only actions that a task has are taken (`Actors.action_mask`). An
@@ -30,8 +30,6 @@ class Source:
     """
 
     Settings: ClassVar[type]
-    # Settings in which the agents of one batch agree; None: all.
-    shared_settings: ClassVar[tuple[str, ...] | None] = None
     # What the source knows of its task besides observations and rewards, for tables of results.
     # "nothing"; "family": all tasks of the world and how to solve each, or the prior from which
     # they are drawn, but not the present one; "optimum": the optimal policy; None: unknown.

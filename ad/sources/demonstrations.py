@@ -4,7 +4,6 @@ Nothing learns. An actor plays one entry of the list for its whole sequence, so 
 shows two policies: the shares are shares of the actors.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from ad.config.schema import Experiment
 from ad.config.world import configured_split
 from ad.data.store import mean_in_order
 from ad.errors import SettingError
-from ad.sources.actors import Actors, Observations, draw, settings_of_agents
+from ad.sources.actors import Actors, Observations, draw
 from ad.sources.base import RolloutSource, knows_optimal_policy
 from ad.sources.demonstration_entries import (
     ENTRIES,
@@ -72,8 +71,8 @@ class Demonstrations(RolloutSource):
         entries = parse_entries(settings["entries"])
         return [entry.checkpoint(task) for entry in entries if entry.has_checkpoint]
 
-    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        self.entries = parse_entries(settings_of_agents(settings, len(tasks))[0].entries)
+    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
+        self.entries = parse_entries(settings.entries)
         check_actors(self.entries, num_envs)
         policies = _load_all(self.entries, env.unwrapped, tasks)
         self.actors = Actors(env, len(tasks), num_envs, keys)

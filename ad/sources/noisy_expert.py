@@ -6,14 +6,13 @@ draw, whether an action is random and which one, is kept for some steps: a rando
 as Ornstein-Uhlenbeck noise is for continuous actions (Lillicrap et al. 2016).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ad.config.fields import field
 from ad.config.schema import Experiment
-from ad.sources.actors import Actors, actor_keys, settings_of_agents
+from ad.sources.actors import Actors, actor_keys
 from ad.sources.base import RolloutSource, knows_optimal_policy, unfit
 from ad.sources.schedules import linear
 from envs.oracle import TaskOracle
@@ -35,10 +34,7 @@ class Settings:
 
 
 class NoiseDistillation(RolloutSource):
-    """K noisy experts with N actors each, of a world that knows its `optimal_policy`.
-
-    All agents have one schedule.
-    """
+    """K noisy experts with N actors each, of a world that knows its `optimal_policy`."""
 
     Settings = Settings
     privileged_info = "optimum"
@@ -51,8 +47,8 @@ class NoiseDistillation(RolloutSource):
         if not knows_optimal_policy(world):
             raise unfit(config, "it needs a world that knows its optimal policy")
 
-    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        self.settings = settings_of_agents(settings, len(tasks))[0]
+    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
+        self.settings = settings
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.noise_keys = actor_keys(keys, num_envs, "noise")
         self.hold_keys = actor_keys(keys, num_envs, "hold")

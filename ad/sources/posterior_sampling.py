@@ -8,7 +8,6 @@ these policies would not reach, so that a model learns what to do there (as in D
 2017).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from ad.config.fields import field
 from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
-from ad.sources.actors import Actors, actor_keys, settings_of_agents
+from ad.sources.actors import Actors, actor_keys
 from ad.sources.base import RolloutSource, knows_optimal_policy, unfit
 from envs.oracle import TaskOracle
 from envs.rng import uniform
@@ -35,10 +34,7 @@ class Settings:
 
 
 class PosteriorSampling(RolloutSource):
-    """K agents with N lives each, of a world that knows its tasks and their optimal policies.
-
-    All agents have the same settings.
-    """
+    """K agents with N lives each, of a world that knows its tasks and their optimal policies."""
 
     Settings = Settings
     privileged_info = "family"
@@ -58,9 +54,8 @@ class PosteriorSampling(RolloutSource):
             size = f"{num_bytes / 1e9:.1f} GB"
             raise unfit(config, f"it needs {size} for the optimal policies of all tasks, too many")
 
-    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        self.settings = settings_of_agents(settings, len(tasks))[0]
-        self.world = env.unwrapped
+    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
+        self.settings, self.world = settings, env.unwrapped
         self.tasks = self.world.all_tasks()  # M of them
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = actor_keys(keys, num_envs, "posterior")

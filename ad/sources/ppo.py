@@ -14,7 +14,6 @@ among others and with any number of threads. An agent whose gradient or step is 
 learning and keeps acting with its last policy.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,12 +21,7 @@ import numpy as np
 
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
-from ad.sources.actors import (
-    IMPOSSIBLE,
-    Actors,
-    actor_keys,
-    settings_of_agents,
-)
+from ad.sources.actors import IMPOSSIBLE, Actors, actor_keys
 from ad.sources.base import TabularSource
 from ad.sources.returns import generalized_advantages
 from envs.rng import uniform
@@ -89,24 +83,12 @@ class PPO(TabularSource):
     """
 
     Settings = Settings
-    shared_settings = (
-        "rollout_length",
-        "epochs",
-        "minibatches",
-    )  # they decide the shapes of arrays
     privileged_info = "nothing"
     paper = "arXiv 1707.06347"
     state_names = ("parameters", "moments", "updates", "stopped_at")
 
-    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        each = settings_of_agents(settings, len(tasks), self.shared_settings)
-        self.settings = each[0]  # for the shared fields
-        self.rollout_length = self.settings.rollout_length
-        self.own = {
-            name: np.array([[getattr(own, name)] for own in each])  # [K, 1]
-            for name in Settings.__dataclass_fields__
-            if name not in self.shared_settings
-        }
+    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
+        self.settings, self.rollout_length = settings, settings.rollout_length
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = actor_keys(keys, 1, "minibatch")[:, None]
         states, actions = int(env.single_observation_space.n), int(env.single_action_space.n)
@@ -159,8 +141,8 @@ class PPO(TabularSource):
             data["truncated"],
             value,
             values[agent, data["next_observation"]],
-            self.own["discount"],
-            self.own["gae_lambda"],
+            self.settings.discount,
+            self.settings.gae_lambda,
         )
         log_probability = self.log_policy[agent, observation, action]
         arrays = (observation, action, log_probability, advantage, advantage + value)
@@ -173,7 +155,7 @@ class PPO(TabularSource):
         `steps` is the length of the rollout, from which an agent that stops here did not learn.
         """
         outputs = self.parameters[self.actors.agent, samples.observation]  # [K, m, A + 1]
-        d_outputs, statistics = output_gradient(outputs, samples, self.own)
+        d_outputs, statistics = output_gradient(outputs, samples, self.settings)
         shape = self.parameters.shape
         row = self.actors.agent * shape[1] + samples.observation
         entry = row[..., None] * shape[2] + np.arange(shape[2])
@@ -185,13 +167,13 @@ class PPO(TabularSource):
     def _adam(self, gradient: np.ndarray, steps: int) -> None:
         """Clip `gradient` [K, S, A + 1] by each agent's norm and take a step of Adam."""
         norm = np.sqrt((gradient**2).reshape(len(gradient), -1).sum(1, keepdims=True))  # [K, 1]
-        gradient = gradient * np.minimum(1, self.own["gradient_norm"] / (norm + 1e-6))[..., None]
+        gradient = gradient * np.minimum(1, self.settings.gradient_norm / (norm + 1e-6))[..., None]
         self.updates = self.updates + 1
         count = int(self.updates)  # powers of a NumPy number and of an array may differ in a bit
         first = BETA1 * self.moments[0] + (1 - BETA1) * gradient
         second = BETA2 * self.moments[1] + (1 - BETA2) * gradient**2
         root = np.sqrt(second / (1 - BETA2**count))
-        rate = self.own["learning_rate"][..., None] / (1 - BETA1**count)
+        rate = self.settings.learning_rate / (1 - BETA1**count)
         parameters = self.parameters - rate * first / (root + EPSILON)
         fine = np.isfinite(norm[:, 0]) & np.isfinite(parameters).all((1, 2))
         self.stopped_at[~fine & (self.stopped_at < 0)] = self.actors.steps - steps
@@ -206,12 +188,12 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
-def output_gradient(outputs: np.ndarray, samples: Samples, own: dict[str, np.ndarray]):
+def output_gradient(outputs: np.ndarray, samples: Samples, settings: Settings):
     """Return d loss / d `outputs` [K, m, A + 1], logits and value, and the statistics [3, K].
 
-    The loss is the equation in the module's docstring, over the m samples of each agent. `own` has
-    the settings, arrays [K, 1]. The statistics are the means of the entropy in nats, of the squared
-    value error and of whether a sample is clipped.
+    The loss is the equation in the module's docstring, over the m samples of each agent. The
+    statistics are the means of the entropy in nats, of the squared value error and of whether a
+    sample is clipped.
     """
     log_policy, count = log_softmax(outputs[..., :-1]), samples.action.shape[1]
     policy = np.exp(log_policy)
@@ -220,12 +202,13 @@ def output_gradient(outputs: np.ndarray, samples: Samples, own: dict[str, np.nda
     taken = samples.action[..., None] == np.arange(policy.shape[-1])
     log_taken = np.where(taken, log_policy, 0).sum(-1)
     ratio = np.exp(log_taken - samples.log_probability)
-    is_clipped = np.where(advantage > 0, ratio > 1 + own["clip"], ratio < 1 - own["clip"])
+    clip = settings.clip
+    is_clipped = np.where(advantage > 0, ratio > 1 + clip, ratio < 1 - clip)
     weight = np.where(is_clipped, 0, -advantage * ratio)  # d loss / d log π(a|s)
     entropy = -(policy * log_policy).sum(-1)
-    bonus = own["entropy_coefficient"][..., None] * policy * (log_policy + entropy[..., None])
+    bonus = settings.entropy_coefficient * policy * (log_policy + entropy[..., None])
     error = samples.target - outputs[..., -1]
     d_outputs = np.empty_like(outputs)
     d_outputs[..., :-1] = (weight[..., None] * (taken - policy) + bonus) / count
-    d_outputs[..., -1] = -2 * own["value_coefficient"] * error / count
+    d_outputs[..., -1] = -2 * settings.value_coefficient * error / count
     return d_outputs, np.stack([entropy.mean(1), (error**2).mean(1), is_clipped.mean(1)])

@@ -12,7 +12,7 @@ that it has in the MDPs sampled for the episode.
 A termination is an outcome with no prior weight: the agent expects it where it has seen it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Optional
 
@@ -22,7 +22,7 @@ from ad.config.fields import field
 from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
 from ad.errors import SettingError
-from ad.sources.actors import Actors, actor_keys, settings_of_agents
+from ad.sources.actors import Actors, actor_keys
 from ad.sources.base import TabularSource
 from ad.sources.gamma import standard_gamma
 from envs.mdps.planning import action_values
@@ -70,12 +70,11 @@ class PSRL(TabularSource):
             text = f"would make psrl count outcomes in {num_bytes / 1e9:.1f} GB, too many"
             raise SettingError("source.num_envs", text)
 
-    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
+    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         world = env.unwrapped
-        own = settings_of_agents(settings, len(tasks))[0]
-        chosen = {name: getattr(own, name) for name in DEFAULTS}
+        chosen = {name: getattr(settings, name) for name in DEFAULTS}
         given = {name: value for name, value in chosen.items() if value is not None}
-        self.prior, self.samples = DEFAULTS | world.prior() | given, own.samples
+        self.prior, self.samples = DEFAULTS | world.prior() | given, settings.samples
         self.horizon = min(env.episode_length, world.max_episode_steps or env.episode_length)
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = {

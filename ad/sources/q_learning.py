@@ -12,14 +12,13 @@ above 0 came earlier in the episode. A reward that is paid once an episode, as i
 then a function of state and action, where it otherwise unlearns the goal by staying there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
-from ad.sources.actors import Actors, actor_keys, draw_one_of, settings_of_agents
+from ad.sources.actors import Actors, actor_keys, draw_one_of
 from ad.sources.base import TabularSource
 from ad.sources.schedules import linear
 from envs.rng import uniform
@@ -67,18 +66,12 @@ class QLearning(TabularSource):
     """
 
     Settings = Settings
-    shared_settings = ("shared", "planning_steps", "remember_reward")  # shapes of arrays
     privileged_info = "nothing"
     paper = "Watkins and Dayan 1992; Sutton 1990"
     state_names = ("values", "counts", "last_action", "rewarded", "model")
 
-    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        each = settings_of_agents(settings, len(tasks), self.shared_settings)
-        self.settings = {
-            name: np.repeat([getattr(own, name) for own in each], num_envs)  # [K * N]
-            for name in Settings.__dataclass_fields__
-        }
-        self.planning_steps = each[0].planning_steps
+    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
+        self.settings = settings
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = {
             purpose: actor_keys(keys, num_envs, purpose)
@@ -87,25 +80,23 @@ class QLearning(TabularSource):
         actions, self.observations = (
             int(space.n) for space in (env.single_action_space, env.single_observation_space)
         )
-        self.remembers = each[0].remember_reward
-        states = self.observations * (1 + self.remembers)
+        states = self.observations * (1 + settings.remember_reward)
         self.actor = np.arange(len(tasks) * num_envs)
-        actors_of_table = num_envs if each[0].shared else 1
+        actors_of_table = num_envs if settings.shared else 1
         self.table = self.actor // actors_of_table  # of each actor
-        initial = self.settings["initial_value"][::actors_of_table, None]
         mask = self.actors.action_mask[self.actor[::actors_of_table] // num_envs]
-        values = np.where(mask, initial, -np.inf).astype(np.float32)  # [G, A]
+        values = np.where(mask, settings.initial_value, -np.inf).astype(np.float32)  # [G, A]
         self.values = np.repeat(values[:, None], states, axis=1)  # [G, S, A]
         self.counts = np.zeros((len(values), states * actions), np.int32)
         # What followed each pair of a table, and its tried pairs in the order of first trials.
         self.model: dict[str, np.ndarray] = {}
-        if self.planning_steps:
+        if settings.planning_steps:
             dtypes = {"reward": np.float32, "following": np.int32, "tried": np.int32}
             self.model = {name: np.zeros_like(self.counts, dtype) for name, dtype in dtypes.items()}
             self.model["num_tried"] = np.zeros(len(self.counts), np.int64)
         self.last_action = np.full(len(self.actor), -1)  # in this episode, -1: none
         self.rewarded = np.zeros(len(self.actor), bool)  # in this episode, if it is remembered
-        self.epsilon = self.settings["epsilon_start"]
+        self.epsilon = settings.epsilon_start
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Choose actions [K, N]: one of the best, by `u` [K, N], or with `epsilon` any."""
@@ -113,36 +104,35 @@ class QLearning(TabularSource):
         values = self.values[self.table, states]  # [K * N, A]
         best = values == values.max(1, keepdims=True)
         action = draw_one_of(best, u.ravel())
-        held = uniform(self.keys["hold"], self.actors.steps) >= 1 / self.settings["hold"]
+        held = uniform(self.keys["hold"], self.actors.steps) >= 1 / self.settings.hold
         held &= (self.last_action >= 0) & best[self.actor, self.last_action]
         action = np.where(held, self.last_action, action)
         is_random = uniform(self.keys["epsilon"], self.actors.steps) < self.epsilon
         return np.where(is_random, self.actors.uniform_actions(u).ravel(), action).reshape(u.shape)
 
     def _begin_rollout(self, progress: float) -> None:
-        """Set the probability of a random action of each actor."""
-        names = ("epsilon_start", "epsilon_end", "decay_fraction")
-        self.epsilon = linear(*(self.settings[name] for name in names), progress)
+        """Set the probability of a random action."""
+        own = self.settings
+        self.epsilon = linear(own.epsilon_start, own.epsilon_end, own.decay_fraction, progress)
 
     def _learn(self, rollout: TransitionChunk) -> None:
         """Learn from a step of each actor, note the mean absolute TD error, and plan."""
         step = {name: values.ravel() for name, values in rollout.arrays.items()}  # [K * N]
         action = step["action"].astype(np.int64)
         pair = self._states(step["observation"], self.rewarded) * self.values.shape[2] + action
-        self.rewarded |= self.remembers & (step["reward"] > 0)
+        self.rewarded |= self.settings.remember_reward & (step["reward"] > 0)
         next_states = self._states(step["next_observation"], self.rewarded)
         following = np.where(step["terminated"], END, next_states)
         entry = self.table * self.counts.shape[1] + pair  # in the flat tables
-        entries, first, of_entry = np.unique(entry, return_index=True, return_inverse=True)
+        entries, of_entry = np.unique(entry, return_inverse=True)
         times = np.bincount(of_entry)
         if self.model:
             self._remember(entries[self.counts.ravel()[entries] == 0], entry, step, following)
         self.counts.ravel()[entries] += times
         target = self._target(entry, step["reward"], following)
         error = np.abs(target - self.values.ravel()[entry])
-        mean = np.bincount(of_entry, target) / times
-        self._move(entries, mean, self.settings["learning_rate"][first])
-        if self.planning_steps:
+        self._move(entries, np.bincount(of_entry, target) / times)
+        if self.settings.planning_steps:
             self._plan()
         ended = step["terminated"] | step["truncated"]
         self.last_action = np.where(ended, -1, action)
@@ -156,14 +146,16 @@ class QLearning(TabularSource):
 
     def _target(self, entry: np.ndarray, reward: np.ndarray, following: np.ndarray) -> np.ndarray:
         """Return the target of each actor's pair `entry`, float64 [K * N]."""
-        value = np.where(following == END, 0, self.values[self.table, following].max(1))
-        bonus = self.settings["bonus"] / np.sqrt(self.counts.ravel()[entry])
-        return reward + bonus + self.settings["discount"] * value
+        # float64: the product of a Python float with a float32 array is rounded to float32.
+        best = self.values[self.table, following].max(1).astype(np.float64)
+        value = np.where(following == END, 0, best)
+        bonus = self.settings.bonus / np.sqrt(self.counts.ravel()[entry])
+        return reward + bonus + self.settings.discount * value
 
-    def _move(self, entry: np.ndarray, target: np.ndarray, learning_rate: np.ndarray) -> None:
+    def _move(self, entry: np.ndarray, target: np.ndarray) -> None:
         """Move the values of pairs toward their targets; equal pairs have equal targets."""
         values = self.values.ravel()  # a view
-        values[entry] += learning_rate * (target - values[entry])
+        values[entry] += self.settings.learning_rate * (target - values[entry])
 
     def _remember(self, new: np.ndarray, entry, step: dict, following: np.ndarray) -> None:
         """Remember what followed each pair, and append the pairs `new`, sorted, to `tried`."""
@@ -176,11 +168,11 @@ class QLearning(TabularSource):
 
     def _plan(self) -> None:
         """Back up `planning_steps` tried pairs of each actor, drawn by its random stream."""
-        counters = self.actors.steps * self.planning_steps + np.arange(self.planning_steps)
+        count = self.settings.planning_steps
+        counters = self.actors.steps * count + np.arange(count)
         u = uniform(self.keys["planning"], counters[:, None])
         number = (u * self.model["num_tried"][self.table]).astype(int)
         entries = self.table * self.counts.shape[1] + self.model["tried"][self.table, number]
         outcomes = (self.model[name].ravel()[entries] for name in ("reward", "following"))
         for entry, reward, following in zip(entries, *outcomes, strict=True):
-            target = self._target(entry, reward, following)
-            self._move(entry, target, self.settings["learning_rate"])
+            self._move(entry, self._target(entry, reward, following))

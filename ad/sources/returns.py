@@ -13,15 +13,15 @@ def n_step_returns(
     terminated: np.ndarray,
     truncated: np.ndarray,
     next_values: np.ndarray,
-    discount: float | np.ndarray,
+    discount: float,
 ) -> np.ndarray:
     """Compute n-step returns to the end of the rollout (Mnih et al. 2016, algorithm S3).
 
         G_t = r_t + γ (1 - terminated_t) · (V(s'_t) if truncated_t or t is last, else G_{t+1})
 
-    The arguments are arrays [T, ...], except `discount`, whose shape broadcasts with [...].
-    `next_values` are the values of the next observations: of the final observation at an episode's
-    end, not of the first one after the reset. Returns float32 [T, ...].
+    The arguments are arrays [T, ...], except `discount`. `next_values` are the values of the next
+    observations: of the final observation at an episode's end, not of the first one after the
+    reset. Returns float32 [T, ...].
     """
     returns = np.empty_like(next_values, dtype=np.float32)
     following = next_values[-1]
@@ -37,17 +37,16 @@ def generalized_advantages(
     truncated: np.ndarray,
     values: np.ndarray,
     next_values: np.ndarray,
-    discount: float | np.ndarray,
-    decay: float | np.ndarray,
+    discount: float,
+    decay: float,
 ) -> np.ndarray:
     """Compute generalized advantages (Schulman et al. 2016, equation 16), cut at a rollout's end.
 
         δ_t = r_t + γ (1 - terminated_t) V(s'_t) - V(s_t)
         A_t = δ_t + γ λ (1 - terminated_t) (1 - truncated_t) A_{t+1}
 
-    The arguments are arrays [T, ...], except `discount` γ and `decay` λ, whose shapes broadcast
-    with [...]. `next_values` are V(s'), with s' the final observation at an episode's end. Returns
-    an array [T, ...] of the dtype of δ.
+    The arguments are arrays [T, ...], except `discount` γ and `decay` λ. `next_values` are V(s'),
+    with s' the final observation at an episode's end. Returns an array [T, ...] of the dtype of δ.
     """
     errors = rewards + discount * np.where(terminated, 0, next_values) - values
     advantages, following = np.empty_like(errors), np.zeros_like(errors[0])

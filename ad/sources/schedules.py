@@ -1,12 +1,9 @@
 """Schedules of settings that change over a history."""
 
-import numpy as np
 
-
-def linear(start, end, fraction, progress: float):
+def linear(start: float, end: float, fraction: float, progress: float) -> float:
     """Return the value after a share `progress` of the steps: from `start` linearly to `end`.
 
-    `end` is reached after a share `fraction` of the steps and kept. The first three are numbers or
-    arrays of one shape, and so is the result.
+    `end` is reached after a share `fraction` of the steps and kept.
     """
-    return start + (end - start) * np.minimum(progress / fraction, 1.0)
+    return start + (end - start) * min(progress / fraction, 1.0)

@@ -6,7 +6,7 @@ its schedules over the whole history (`ad.sources.sb3.agent`).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
 from ad.data.spec import field_name
 from ad.runtime.console import warn
-from ad.sources.actors import Actors, settings_of_agents
+from ad.sources.actors import Actors
 from ad.sources.base import Source
 from ad.sources.sb3.settings import SB3Settings, check_algorithm, check_packages
 from envs.oracle import TaskOracle
@@ -38,7 +38,6 @@ class StableBaselines3(Source):
     """K agents of Stable-Baselines3 with N environments each, which step at the same time."""
 
     Settings = Settings
-    shared_settings = ("algorithm", "checkpoints")
     privileged_info = "nothing"
     paper = "Raffin et al. 2021"
 
@@ -54,27 +53,26 @@ class StableBaselines3(Source):
         env = Spaces(config.source.num_envs, observation_parts(world), num_actions)
         check_agent(settings, env, "source.settings")
 
-    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
+    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         from ad.sources.sb3.agent import Agent, RNGSwap
 
-        each = settings_of_agents(settings, len(tasks), self.shared_settings)
         self.actors, self.rng_swap = Actors(env, len(tasks), num_envs, keys), RNGSwap()
-        self.num_checkpoints = each[0].checkpoints
+        self.num_checkpoints = settings.checkpoints
         self.parts = observation_parts(env.unwrapped)
         self.agents = [
-            Agent(own, num_envs, self.parts, int(count), int(key), self.rng_swap)
-            for own, count, key in zip(each, self.actors.num_actions[:, 0], keys, strict=True)
+            Agent(settings, num_envs, self.parts, int(count), int(key), self.rng_swap)
+            for count, key in zip(self.actors.num_actions[:, 0], keys, strict=True)
         ]
 
     def run(self, steps: int) -> Iterator[TransitionChunk]:
         """Learn until each environment has taken `steps` steps; yield the transitions in chunks."""
-        multiple = math.lcm(*(agent.rollout_length for agent in self.agents))
-        if max(agent.rollout_length for agent in self.agents) > steps:
+        rollout_length = self.agents[0].rollout_length
+        if rollout_length > steps:
             warn(f"the agents never learn: n_steps is above the {steps} steps of an actor")
         due = {math.ceil(steps * i / self.num_checkpoints) for i in range(1, self.num_checkpoints)}
         due |= {steps} if self.num_checkpoints else set()
         try:
-            for chunk in self.actors.chunks(steps, multiple):
+            for chunk in self.actors.chunks(steps, rollout_length):
                 if self.agents[0].thread is None:
                     self._start(steps)
                 for step in chunk.rollouts(1):
