@@ -40,6 +40,7 @@ REGISTRY = Registry(
         "GraphMDP-v0": "envs.mdps.graph:GraphMDP",
         "HiddenObject-v0": "envs.minigrid.hidden_object:HiddenObject",
         "KeyToDoor-v0": "envs.grid.key_to_door:KeyToDoor",
+        "MiniGridTable-v0": "envs.minigrid.table_world:MiniGridTable",
         "OddEvenBandit-v0": "envs.bandits.odd_even:OddEvenBandit",
         "RandomMDP-v0": "envs.mdps.random_mdp:RandomMDP",
         "StructuredMDP-v0": "envs.mdps.structured:StructuredMDP",
@@ -61,7 +62,7 @@ def make(env_id: str, episode_length: int | EllipsisType | None = ..., **kwargs)
     """
     if env_id in REGISTRY or env_id in PRESETS:
         return gymnasium.make(env_id, episode_length=episode_length, **kwargs)
-    world, episode_length = _find(env_id), resolve_length(env_id, episode_length)
+    world, episode_length = find(env_id), resolve_length(env_id, episode_length)
     if isinstance(world, type):
         return single_env(env_id, episode_length, **kwargs)
     return EpisodeLength(_vector_class(world).single(world, **kwargs), episode_length)
@@ -93,7 +94,7 @@ def make_base(
     It is a `TaskOracle`, and has `observation_factors`. Raises ValueError as `make` does.
     """
     env_id, kwargs = resolve(env_id, kwargs)
-    world_class = _find(env_id)
+    world_class = find(env_id)
     if not isinstance(world_class, type):
         return _vector_class(world_class)(world_class, task_kwargs, **kwargs)
     if task_kwargs is not None:
@@ -110,7 +111,7 @@ def single_env(
     """Make one environment of a world of REGISTRY or a preset; `gymnasium.make` calls this."""
     episode_length = resolve_length(env_id, episode_length)
     env_id, kwargs = resolve(env_id, kwargs)
-    world_class = _find(env_id)
+    world_class = find(env_id)
     known = (_parameters(world_class) - {"tasks", "num_envs"}) | _parameters(world_class.single)
     _check_settings(env_id, kwargs, known)
     return EpisodeLength(world_class.single(**kwargs), episode_length)
@@ -124,7 +125,7 @@ def vector_env(env_id: str, num_envs: int, tasks=None, **kwargs) -> VectorEnv:
     return make_vec(env_id, tasks, num_envs=num_envs, **kwargs)
 
 
-def _find(env_id: str) -> type[World] | EnvSpec | str:
+def find(env_id: str) -> type[World] | EnvSpec | str:
     """Return the class of a world, or else what `gymnasium.make` takes.
 
     Raises ValueError for an unknown id, and for a class that is no environment.

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numba
@@ -19,6 +20,7 @@ from ad.config.parser import load
 from ad.data.histories import HistoryStore
 from ad.data.spec import Spec
 from ad.runtime.run import Run
+from envs.minigrid.table_files import VARIABLE
 from envs.spaces import Discrete
 
 # The same examples in every run, and no limit on their time, which a busy machine would exceed.
@@ -36,12 +38,17 @@ def ledger() -> Ledger:
     return FAULTS
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Restore the handler of SIGINT, which a shell ignores for its background jobs.
 
-    The processes that the tests start and interrupt would otherwise ignore it too.
+    The processes that the tests start and interrupt would otherwise ignore it too. Tables of
+    MiniGrid are kept in a temporary folder.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if VARIABLE not in os.environ:  # the processes of a parallel run share the folder of the first
+        folder = tempfile.TemporaryDirectory(prefix="tables")
+        os.environ[VARIABLE] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -20,8 +20,20 @@ OWN_IDS = {  # registered here, beside the package's
 def require(env_id: str) -> None:
     """Register the ids of MiniGrid, of BabyAI and of this suite with Gymnasium.
 
-    BabyAI prints a line for each layout that it rejects; these lines are dropped. Raises ValueError
-    if the package is not installed or the id is none of them.
+    Raises ValueError if the package is not installed or the id is none of them.
+    """
+    register(env_id)
+    name = env_id.rpartition(":")[2]
+    if name not in gymnasium.registry:
+        known = [known for known in gymnasium.registry if known.startswith(PREFIXES)]
+        raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
+
+
+def register(env_id: str) -> None:
+    """Register the ids of MiniGrid, of BabyAI and of this suite with Gymnasium.
+
+    BabyAI prints a line for each layout that it rejects; these lines are dropped. Raises
+    ValueError, which names `env_id`, if the package is not installed.
     """
     if importlib.util.find_spec("minigrid") is None:
         raise ValueError(f"{env_id} needs the package minigrid: {INSTALL}")
@@ -31,10 +43,6 @@ def require(env_id: str) -> None:
     for own_id, (place, kwargs) in OWN_IDS.items():
         if own_id not in gymnasium.registry:
             gymnasium.register(own_id, place, kwargs=kwargs)
-    name = env_id.rpartition(":")[2]
-    if name not in gymnasium.registry:
-        known = [known for known in gymnasium.registry if known.startswith(PREFIXES)]
-        raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
 
 
 def defaults(env_id: str) -> dict:

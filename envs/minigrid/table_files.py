@@ -1,0 +1,134 @@
+"""The tables of layouts on the disk: each is made once, and read from a file afterwards.
+
+A file is named by the hash of all that its table depends on: the id with its arguments, the seed,
+the pictures, the files of the environment's classes and the version of MiniGrid. It is there in
+whole or not at all; a damaged one is made again.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, fields
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from tqdm import tqdm
+
+from envs import find
+from envs.minigrid.make import register
+from envs.minigrid.missions import Missions
+from envs.minigrid.observation import Observation, Settings
+from envs.minigrid.tabular import Table, enumerate_states
+
+STARTED = time.time()
+VARIABLE = "MINIGRID_TABLES"  # the folder; by default one in $XDG_CACHE_HOME or ~/.cache
+
+
+def make_layouts(minigrid_id: str, arguments: dict, settings: Settings) -> Observation:
+    """Make the environment of an id or of the place of a class, which observes as `settings` say.
+
+    Raises ValueError for an unknown id or argument.
+    """
+    register(minigrid_id)
+    found = find(minigrid_id)
+    if isinstance(found, type):
+        raise ValueError(f"{minigrid_id} is no environment of MiniGrid")
+    try:
+        env = gymnasium.make(found, disable_env_checker=True, **arguments)
+    except Exception as error:  # another package may raise anything about its arguments
+        raise ValueError(f"{minigrid_id} cannot be made: {error}") from error
+    env.unwrapped.agent_view_size = settings.view
+    return Observation(env, settings, Missions.find(env, settings.mission))
+
+
+def make_table(minigrid_id: str, arguments: dict, settings: Settings, seed: int) -> Table:
+    """Return the table of a layout. Raises ValueError if it is none."""
+    env = make_layouts(minigrid_id, arguments, settings)
+    try:
+        return enumerate_states(env, seed)
+    except Exception as error:  # another package may raise anything
+        raise ValueError(f"{minigrid_id} with seed {seed} is no table: {error}") from error
+
+
+def load_tables(
+    minigrid_id: str, arguments: dict, settings: Settings, seeds: tuple[int, ...], workers: int
+) -> list[Table]:
+    """Return the table of each of `seeds`; missing ones are made in `workers` processes.
+
+    Raises ValueError as `make_layouts` and `make_table` do.
+    """
+    paths = _paths(make_layouts(minigrid_id, arguments, settings), seeds)
+    tables = {seed: table for seed, path in paths.items() if (table := _read(path)) is not None}
+    if missing := [seed for seed in seeds if seed not in tables]:
+        make = partial(make_table, minigrid_id, arguments, settings)
+        made = _make_all(make, missing, min(workers, len(missing)))
+        bar = tqdm(made, "make tables", len(missing), unit=" layouts", disable=None)
+        for seed, tables[seed] in zip(missing, bar, strict=True):
+            if paths:
+                _write(paths[seed], tables[seed])
+    return [tables[seed] for seed in seeds]
+
+
+def _make_all(make: Callable[[int], Table], seeds: list[int], workers: int) -> Iterator[Table]:
+    if workers == 1:
+        yield from map(make, seeds)
+        return
+    ignored = signal.SIGINT, signal.SIG_IGN  # an interruption is this process's
+    with ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, ignored) as pool:
+        yield from pool.map(make, seeds)
+
+
+def _paths(env: Observation, seeds: tuple[int, ...]) -> dict[int, Path]:
+    """Return the file of the table of each seed.
+
+    {} for a class whose source is in no file, or in one that changed since this process began.
+    """
+    import minigrid
+
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get(VARIABLE) or home / "algorithm_distillation/minigrid")
+    try:
+        classes = [Table, *type(env.unwrapped).__mro__[:-1]]
+        files = [Path(file) for file in dict.fromkeys(map(inspect.getfile, classes))]
+        sources = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        if max(file.stat().st_mtime for file in files) > STARTED:
+            return {}
+    except (OSError, TypeError):
+        return {}
+    spec, settings = env.unwrapped.spec, asdict(env.settings)
+    made_by = [minigrid.__version__, sources, spec.id, spec.kwargs, spec.max_episode_steps]
+    texts = [json.dumps([*made_by, settings, seed], default=str, sort_keys=True) for seed in seeds]
+    names = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    return {seed: folder / f"{name}.npz" for seed, name in zip(seeds, names, strict=True)}
+
+
+def _read(path: Path) -> Table | None:
+    """Return the table in a file, None if it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Table(**{field.name: arrays[field.name] for field in fields(Table)})
+    except Exception:  # NumPy may raise anything for a damaged file
+        return None
+
+
+def _write(path: Path, table: Table) -> None:
+    """Write the table to a file, which is there in whole or not at all; warn if that fails."""
+    temporary = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                np.savez_compressed(file, **vars(table))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        gymnasium.logger.warn(f"the table of a layout is not kept: {error}")

@@ -1,0 +1,280 @@
+"""MiniGrid tables: layouts of MiniGrid or BabyAI, played by look-up, with exact optimal returns.
+
+A task is a layout: the seed of every reset. MiniGrid itself has made its table (`tabular`), so
+observations, rewards and ends are those of the package.
+"""
+
+import json
+from dataclasses import fields, replace
+from functools import cached_property, lru_cache
+from typing import ClassVar
+
+import numpy as np
+from gymnasium.spaces import Dict, Discrete
+
+from envs.checks import MAX_SEED, check_choice, check_integer, check_tasks
+from envs.mdps.planning import greedy_policy
+from envs.minigrid.drawing import draw_replay
+from envs.minigrid.encoding import one_hot
+from envs.minigrid.observation import KINDS, Settings
+from envs.minigrid.table_files import load_tables, make_layouts
+from envs.minigrid.tabular import Table, time_factor
+from envs.minigrid.vector_env import MiniGridVectorEnv
+from envs.render import cell_pixels
+from envs.world import World
+
+NUMBER = "observation_id"  # the observation that is the number of the picture
+MAX_LAYOUTS, MAX_WORKERS = 100_000, 256
+
+
+@lru_cache(maxsize=8)
+def load_family(
+    minigrid_id: str, arguments: str, settings: Settings, seeds: tuple[int, ...], workers: int
+) -> Table:
+    """Return the tables of K layouts as one, whose arrays are [K, S, ...], S the most states.
+
+    `pictures` and `missions` are the different ones of all layouts, sorted, and are numbered alike
+    in all of them. A process loads the same layouts only once. Raises ValueError as `load_tables`
+    does. `arguments` of the id are JSON.
+    """
+    tables = load_tables(minigrid_id, json.loads(arguments), settings, seeds, workers)
+    shared = {}
+    for plural in ("pictures", "missions"):
+        each = [getattr(table, plural) for table in tables]
+        shared[plural], numbers = np.unique(np.concatenate(each), axis=0, return_inverse=True)
+        own_numbers = np.split(numbers.ravel(), np.cumsum([len(own) for own in each])[:-1])
+        singular = plural[:-1]
+        tables = [
+            replace(table, **{singular: own[getattr(table, singular)]})
+            for table, own in zip(tables, own_numbers, strict=True)
+        ]
+    names = [field.name for field in fields(Table) if field.name not in shared]
+    arrays = {name: _stack([getattr(table, name) for table in tables]) for name in names}
+    return Table(**arrays, **shared)
+
+
+class MiniGridTable(World):
+    """N environments of the layouts of one id; a task is [seed], environment i has `tasks[i]`.
+
+    minigrid_id: an id of MiniGrid or BabyAI, or the place of a MiniGridEnv of your own.
+    seeds: the layouts, a list of seeds, or a number n for the seeds below n.
+    view, direction, mission, pixels: as in `envs.minigrid.observation.Settings`; observation: the
+    same, or observation_id, the number of the index picture among those of all layouts. So a
+    picture has one number in all tasks of a world, and another in a world with other layouts.
+    max_steps, arguments: the time limit, by default the id's own, and other arguments of the id.
+    workers: the processes that make tables which are not on the disk yet.
+    Raises ValueError for a bad setting or task, and for a layout that is no table.
+    """
+
+    metadata: ClassVar[dict] = {
+        **World.metadata,
+        "render_modes": ["rgb_array", "ansi"],
+        "render_fps": 8,
+    }
+    state_names: ClassVar[tuple[str, ...]] = ("_states", "_time")
+    task_noun = "layout"
+
+    def __init__(
+        self,
+        num_envs: int | None = None,
+        tasks=None,
+        minigrid_id: str = "MiniGrid-GoToDoor-5x5-v0",
+        seeds: int | list[int] = 10,
+        view: int = 7,
+        observation: str = NUMBER,
+        direction: bool = False,
+        mission: bool | str = False,
+        pixels: int = 4,
+        max_steps: int | None = None,
+        arguments: dict | None = None,
+        workers: int = 1,
+        render_mode: str | None = None,
+    ):
+        check_choice("observation", observation, (NUMBER, *KINDS))
+        check_integer("workers", workers, 1, MAX_WORKERS)
+        self.seeds, self.is_number = _check_seeds(seeds), observation == NUMBER
+        kind = "index" if self.is_number else observation
+        self.settings = Settings(view, kind, direction, mission, pixels)
+        stored = Settings(view, "index" if kind == "one_hot" else kind, pixels=pixels)
+        limit = {} if max_steps is None else {"max_steps": max_steps}
+        self._made = minigrid_id, {**(arguments or {}), **limit}
+        self._table = load_family(
+            minigrid_id, json.dumps(self._made[1]), stored, self.seeds, workers
+        )
+        env, table = make_layouts(*self._made, self.settings), self._table
+        self._images = one_hot(table.pictures) if kind == "one_hot" else table.pictures
+        if mission:
+            self._missions = np.array([env.missions.encode(text) for text in table.missions])
+        if env.unwrapped.actions.__module__ == "minigrid.core.actions":
+            self.action_names = MiniGridVectorEnv.action_names
+        space = env.observation_space
+        if self.is_number:
+            image = Discrete(len(table.pictures))
+            space = Dict({**space, "image": image}) if isinstance(space, Dict) else image
+        super().__init__(num_envs, tasks, space, env.action_space, render_mode)
+        self._row = self._index(self.tasks)
+        self._first = self._row * table.terminal.shape[1]  # of the states of the own layout
+        self._limit, self._horizon = table.limit[self._row], table.horizon[self._row]
+        self._states, self._time = np.zeros((2, self.num_envs), np.int64)
+
+    @property
+    def max_episode_steps(self) -> int:
+        """The time limit of the layouts, the longest if they differ."""
+        return int(self._table.limit.max())
+
+    @cached_property
+    def success_ends(self) -> bool:
+        """Whether every step that pays ends the episode."""
+        table = self._table
+        ends = _after(table.terminal, table.next_state)
+        return bool(ends[table.scale > 0].all())
+
+    def all_tasks(self) -> np.ndarray:
+        """Return all layouts by their seeds, int64 [K, 1]."""
+        return np.array(self.seeds)[:, None]
+
+    def success(self, returns: np.ndarray) -> np.ndarray:
+        """Return whether returns are above 0."""
+        return returns > 0
+
+    def states(self) -> np.ndarray:
+        """Return the number of the present state among those of its layout, int64 [N]."""
+        return self._states.copy()
+
+    def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray:
+        """Return the best possible return of an agent that knows layout and state, float [K]."""
+        return self._action_values(tasks, episode_length)[:, 0].max(-1)
+
+    def random_return(self, tasks, episode_length: int | None) -> np.ndarray:
+        """Return the expected return of uniformly random actions in each task, float [K]."""
+        return self._action_values(tasks, episode_length, np.mean)[:, 0].mean(-1)
+
+    def optimal_policy(self, tasks) -> np.ndarray:
+        """Return the probabilities of the best first actions by state, float64 [K, S, A].
+
+        They are the best ones at any time if all successes pay alike and end the episode: those on
+        a shortest path. S is the largest number of states of a layout.
+        """
+        return greedy_policy(self._action_values(tasks, None))
+
+    def shortest_episode(self, tasks) -> np.ndarray:
+        """Return the fewest steps to a reward in each task, float [K], NaN for never."""
+        rows = self._index(tasks)
+        pays, following = self._table.scale[rows] > 0, self._table.next_state[rows]
+        steps, before = np.full(following.shape[:2], np.inf), None
+        while not np.array_equal(steps, before):
+            before, after = steps, np.where(pays, 0, _after(steps, following))
+            steps = 1 + after.min(-1)
+        return np.where(np.isfinite(steps[:, 0]), steps[:, 0], np.nan)
+
+    def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray | None:
+        """Draw one episode of the whole grid, played again by MiniGrid, uint8 [T + 1, H, W, 3].
+
+        None if MiniGrid does not observe what was recorded.
+        """
+        part = "-image" if isinstance(self.single_observation_space, Dict) else ""
+        images = transitions[f"observation{part}"], transitions[f"next_observation{part}"][-1:]
+        images = np.concatenate(images)
+        if self.is_number:
+            images = self._table.pictures[images.astype(np.int64)]
+        seed = int(check_tasks([task], 1)[0, 0])
+        settings = replace(self.settings, direction=False, mission=False, seed=seed)
+        return draw_replay(make_layouts(*self._made, settings), images, transitions["action"])
+
+    def step(self, actions, active: np.ndarray | None = None):
+        """Step the environments as `World.step` does; the time limit of a layout truncates."""
+        *outcome, truncated, info = super().step(actions, active)
+        np.greater_equal(self._time, self._limit, out=truncated, where=active is None or active)
+        return *outcome, truncated, info
+
+    def _begin(self, envs):
+        self._states[envs], self._time[envs] = 0, 0
+
+    def _advance(self, actions, envs):
+        table, first = self._table, self._first[envs]
+        pair = (first + self._states[envs]) * self._num_actions + actions
+        following = table.next_state.take(pair)
+        self._states[envs] = following
+        self._time[envs] += 1
+        rewards = table.scale.take(pair)
+        paid = np.flatnonzero(rewards)
+        if len(paid):
+            rewards[paid] *= time_factor(self._time[envs][paid], self._horizon[envs][paid])
+        return rewards.astype(np.float32), table.terminal.take(first + following)
+
+    def _observation(self):
+        table, place = self._table, self._first + self._states
+        number = table.picture.take(place)
+        parts = {"image": number if self.is_number else self._images[number]}
+        if self.settings.direction:
+            parts["direction"] = table.direction.take(place)
+        if self.settings.mission:
+            parts["mission"] = self._missions[table.mission.take(place)]
+        return parts if len(parts) > 1 else parts["image"]
+
+    def _draw(self, env):
+        """Draw MiniGrid's grid after the actions by which the state was first found."""
+        found, pairs = np.unique(self._table.next_state[self._row[env]], return_index=True)
+        found_by, actions = dict(zip(found.tolist(), pairs.tolist(), strict=True)), []
+        state = int(self._states[env])
+        while state:
+            state, action = divmod(found_by[state], self._num_actions)
+            actions.append(action)
+        root = make_layouts(*self._made, self.settings).unwrapped
+        root.reset(seed=int(self.tasks[env, 0]))
+        for action in reversed(actions):
+            root.step(action)
+        if self.render_mode == "ansi":
+            return root.pprint_grid()
+        return root.get_frame(tile_size=cell_pixels(root.width, root.height))
+
+    def _action_values(self, tasks, episode_length: int | None, reduce=np.max) -> np.ndarray:
+        """Return the value of each first action, float64 [K, S, A], within `episode_length` steps.
+
+        Backward induction: Q_t = c (1 - 0.9 t / T) + reduce Q_{t + 1}, and 0 after the last step.
+        reduce: np.max, or np.mean for random actions.
+        """
+        table, rows = self._table, self._index(tasks)
+        scale, following = table.scale[rows], table.next_state[rows]
+        horizon, steps = table.horizon[rows, None, None], table.limit[rows, None]
+        steps = steps if episode_length is None else np.minimum(steps, episode_length)
+        values = np.zeros(scale.shape[:2])
+        for time in range(steps.max(initial=1), 0, -1):
+            of_actions = scale * time_factor(time, horizon) + _after(values, following)
+            values = np.where(time <= steps, reduce(of_actions, axis=-1), 0)
+        return of_actions
+
+    def _index(self, tasks) -> np.ndarray:
+        """Return the places of tasks in `seeds`, int64 [K]; ValueError for an unknown one."""
+        own = check_tasks(tasks, 1)[:, 0].tolist()
+        if unknown := [seed for seed in own if seed not in self._places]:
+            raise ValueError(f"task {unknown[:1]} is no layout of this world")
+        return np.array([self._places[seed] for seed in own], np.int64)
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {seed: place for place, seed in enumerate(self.seeds)}
+
+
+def _check_seeds(seeds: int | list[int]) -> tuple[int, ...]:
+    """Return the seeds that a setting means; ValueError for anything else."""
+    if not isinstance(seeds, list):
+        return tuple(range(check_integer("seeds", seeds, 1, MAX_LAYOUTS)))
+    if not seeds or len({*seeds}) < len(seeds):
+        raise ValueError(f"seeds must be a number or a list of different seeds, got {seeds}")
+    return tuple(check_integer("an entry of seeds", seed, 0, MAX_SEED) for seed in seeds)
+
+
+def _after(values: np.ndarray, following: np.ndarray) -> np.ndarray:
+    """Return the values [K, S] of next states, [K, S, A]."""
+    flat = following.reshape(len(following), -1)
+    return np.take_along_axis(values, flat, axis=1).reshape(following.shape)
+
+
+def _stack(arrays: list[np.ndarray]) -> np.ndarray:
+    """Stack arrays [S, ...] of different S, filled by zeros: [K, largest S, ...]."""
+    shape = np.max([array.shape for array in arrays], axis=0).astype(int)
+    stacked = np.zeros((len(arrays), *shape), arrays[0].dtype)
+    for number, array in enumerate(arrays):
+        stacked[(number, *map(slice, array.shape))] = array
+    return stacked

@@ -1,0 +1,226 @@
+"""Layouts of MiniGrid as tables: every state that actions reach, and what each action does there.
+
+A layout is an environment and the seed of its reset. MiniGrid itself is stepped, from snapshots.
+Two states are one if nothing tells them apart: all attributes of the environment and of what it
+holds, which of them are the same object (KeyCorridor compares objects, not colors), the last
+observation, and whether the episode has ended; but not the number of steps. Each step is taken as
+the first and as the last of an episode: both must agree, except for a reward c (1 - 0.9 t / T) at
+time t of at most T = `max_steps`. State of modules and classes is out of sight.
+"""
+
+import io
+import itertools
+import pickle
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import OrderEnforcing, TimeLimit
+
+from envs.minigrid.observation import Observation
+
+MAX_STATES = 10_000
+DIGITS = 9  # to which the factor c of a reward is rounded
+# A step does not change these, so snapshots share them. A random generator is compared.
+SHARED = (gymnasium.Space, np.random.Generator, EnvSpec, type, types.ModuleType)
+SHARED += (types.FunctionType, types.BuiltinFunctionType)
+PLAIN = {str, int, float, bool, bytes, types.NoneType}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A layout with S states, of which 0 is the first, A actions, and O different pictures.
+
+    next_state: int64 [S, A]; a state that ends the episode leads to itself
+    scale: float64 [S, A], the factor c of the reward of an action
+    terminal: bool [S], whether the state ends the episode
+    picture, direction, mission: int64 [S], what is observed: indices into `pictures`, uint8
+    [O, ...], of directions, and into the texts `missions`, str [M]
+    horizon, limit: int64 [], T of the reward, and the step that truncates an episode
+    """
+
+    next_state: np.ndarray
+    scale: np.ndarray
+    terminal: np.ndarray
+    picture: np.ndarray
+    direction: np.ndarray
+    mission: np.ndarray
+    pictures: np.ndarray
+    missions: np.ndarray
+    horizon: np.ndarray
+    limit: np.ndarray
+
+
+def time_factor(time, horizon):
+    """Return 1 - 0.9 t / T, rounded as MiniGrid does."""
+    return 1 - 0.9 * (time / horizon)
+
+
+def enumerate_states(env: Observation, seed: int) -> Table:
+    """Return the table of the layout of `env` with a `seed`, with the pictures that `env` observes.
+
+    Raises ValueError if it is no table; what another package raises passes through.
+    """
+    layout = _Layout(env, seed)
+    numbers, waiting, parts, pictures, missions = {layout.key: 0}, [layout.save()], [], {}, {}
+
+    def observe() -> None:
+        image, seen = env.observe(layout.observation), layout.observation
+        picture = pictures.setdefault(image.tobytes(), (len(pictures), image))[0]
+        mission = missions.setdefault(str(seen["mission"]), len(missions))
+        parts.append((layout.ended, picture, int(seen["direction"]), mission))
+
+    observe()
+    next_state, scale = [], []
+    for state, snapshot in enumerate(waiting):  # which grows
+        next_state.append([state] * layout.num_actions)
+        scale.append([0.0] * layout.num_actions)
+        waiting[state] = None
+        for action in range(layout.num_actions) if snapshot else ():
+            first = layout.step(snapshot, action, 1)
+            key = layout.key
+            next_state[state][action] = numbers.setdefault(key, len(numbers))
+            if len(numbers) > len(waiting):
+                observe()
+                waiting.append(None if layout.ended else layout.save())
+            last = layout.step(snapshot, action, layout.horizon)
+            scale[state][action] = layout.scale(first, last)
+            if layout.key != key:
+                raise ValueError("what a step does depends on its time, or on chance")
+        if len(numbers) > MAX_STATES:
+            raise ValueError(f"it has more than {MAX_STATES:,} states")
+    observed = map(np.array, zip(*parts, strict=True))
+    images = np.stack([image for _, image in pictures.values()])
+    rest = images, list(missions), layout.horizon, layout.limit
+    return Table(np.array(next_state), np.array(scale), *observed, *map(np.array, rest))
+
+
+class _Layout:
+    """An environment after the reset with a seed, which is put into any of its states and stepped.
+
+    observation: the package's last one; key, ended: the present state, and whether it ends the
+    episode. Raises ValueError for what is no table.
+    """
+
+    def __init__(self, env: Observation, seed: int):
+        from minigrid.minigrid_env import MiniGridEnv
+
+        self.root = env.unwrapped
+        if not isinstance(self.root, MiniGridEnv):
+            raise ValueError(f"{type(self.root).__name__} is not one MiniGridEnv")
+        self.num_actions, most_steps = int(env.action_space.n), self.root.spec.max_episode_steps
+        while env is not self.root:
+            if not isinstance(env, Observation | OrderEnforcing | TimeLimit):
+                raise ValueError(f"it is made with the wrapper {type(env).__name__}")
+            env = env.env
+        self.observation, _ = self.root.reset(seed=seed)
+        self._shared = {id(self.root): self.root}
+        self._generator = str(self.root.np_random.bit_generator.state)
+        self.horizon = int(self.root.max_steps)
+        self.limit = min(self.horizon, most_steps or self.horizon)
+        self._set_key(ended=False)
+
+    def save(self) -> bytes:
+        """Return a snapshot of the present state."""
+        file = io.BytesIO()
+        pickler = _Pickler(file, pickle.HIGHEST_PROTOCOL)
+        pickler.shared = self._shared
+        pickler.dump(self.root.__dict__)
+        return file.getvalue()
+
+    def step(self, snapshot: bytes, action: int, time: int) -> float:
+        """Take `action` in the state of `snapshot` as step `time`; return the reward."""
+        unpickler = pickle.Unpickler(io.BytesIO(snapshot))
+        unpickler.persistent_load = self._shared.__getitem__
+        self.root.__dict__ = unpickler.load()
+        self.root.step_count = time - 1
+        self.observation, reward, ended, truncated, _ = self.root.step(action)
+        if truncated != (time >= self.horizon) and not ended:
+            raise ValueError("an episode is truncated at another step than max_steps")
+        if str(self.root.np_random.bit_generator.state) != self._generator:
+            raise ValueError("a step draws random numbers")
+        self._set_key(bool(ended))
+        return float(reward)
+
+    def scale(self, first: float, last: float) -> float:
+        """Return the factor of rewards of the first and of the last step; ValueError if none."""
+        factor = round(first / time_factor(1, self.horizon), DIGITS)
+        for time, reward in ((1, first), (self.horizon, last)):
+            if np.float32(factor * time_factor(time, self.horizon)) != np.float32(reward):
+                pays = f"{first:g} as the first and {last:g} as the last one"
+                raise ValueError(f"a step pays {pays}, which is no c (1 - 0.9 t / T)")
+        return factor
+
+    def _set_key(self, ended: bool) -> None:
+        seen, self.ended = self.observation, ended
+        key = [ended, seen["image"].tobytes(), int(seen["direction"]), str(seen["mission"])]
+        others = (item for item in self.root.__dict__.items() if item[0] != "step_count")
+        _describe(itertools.chain.from_iterable(others), key, {id(self.root): (0, self.root)})
+        self.key = tuple(key)
+
+
+def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
+    """Append to `key` what tells `parts` from others; `known` has the objects met before, numbered.
+
+    An object is described by what would be pickled of it. Tuples and arrays are values: a position
+    may be either of them.
+    """
+    for value in parts:
+        kind = type(value)
+        if kind in PLAIN:
+            key.append(value)
+        elif kind is tuple or (kind is np.ndarray and value.ndim):
+            key.append((len(value),))
+            _describe(value if kind is tuple else value.tolist(), key, known)
+        elif isinstance(value, np.generic | np.ndarray):
+            key.append(value.item())
+        elif isinstance(value, SHARED):
+            key.append(id(value))
+        elif id(value) in known:
+            key.append((known[id(value)][0], "the object of this number"))
+        else:
+            known[id(value)] = len(known), value  # which stays alive, so that no other has its id
+            key.append((kind, "begins"))
+            _describe(_parts(value), key, known)
+            key.append("ends")
+
+
+def _parts(value) -> Iterable:
+    """Return the parts of an object: its entries, or what would be pickled of it."""
+    kind = type(value)
+    if kind is list:
+        return value
+    if kind in (set, frozenset):
+        return sorted(value, key=repr)
+    if kind is dict:
+        state = value
+    elif _is_made_of_attributes(kind):
+        state = value.__getstate__()
+    else:
+        reduced = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        state = tuple(tuple(part) if isinstance(part, Iterator) else part for part in reduced)
+    return itertools.chain.from_iterable(state.items()) if type(state) is dict else (state,)
+
+
+@cache
+def _is_made_of_attributes(kind: type) -> bool:
+    """Return whether the objects of a class are pickled as `object` does it."""
+    names = ("__new__", "__reduce__", "__reduce_ex__")
+    return all(getattr(kind, name) is getattr(object, name) for name in names)
+
+
+class _Pickler(pickle.Pickler):
+    """Pickle all but the objects that are shared, which it collects by their id."""
+
+    shared: dict[int, object]
+
+    def persistent_id(self, value) -> int | None:
+        """Return the id of a shared object, None for another one."""
+        if id(value) not in self.shared and not isinstance(value, SHARED):
+            return None
+        self.shared[id(value)] = value
+        return id(value)

@@ -1,0 +1,262 @@
+"""MiniGrid as tables: every step is the package's, returns are exact, files are made once."""
+
+import os
+import textwrap
+
+import gymnasium
+import minigrid
+import numpy as np
+import pytest
+
+import envs
+from envs.minigrid import table_files, tabular
+from envs.minigrid.encoding import words_of
+from envs.minigrid.table_files import VARIABLE
+from envs.minigrid.table_world import load_family
+
+TABLE, EMPTY, GO_TO_DOOR = "MiniGridTable-v0", "MiniGrid-Empty-5x5-v0", "MiniGrid-GoToDoor-5x5-v0"
+DOORS = {"minigrid_id": GO_TO_DOOR, "seeds": [3, 1, 4]}
+FAMILIES = {
+    "MiniGrid-SimpleCrossingS9N1-v0": {"view": 5},
+    "MiniGrid-KeyCorridorS3R1-v0": {},  # success compares objects
+    "MiniGrid-RedBlueDoors-6x6-v0": {"view": 3},
+    "BabyAI-OpenDoorsOrderN2-v0": {},  # the order of two instructions, and time limits that differ
+}
+STRANGER = """
+    from minigrid.core.world_object import Ball
+    from minigrid.envs.empty import EmptyEnv
+
+    class Stranger(EmptyEnv):
+        # Every third time that the ball is toggled pays 2 (1 - 0.9 t / T), and changes its color.
+        def _gen_grid(self, width, height):
+            super()._gen_grid(width, height)
+            self.ball = Ball("red")
+            self.place_obj(self.ball)
+            self.count, self.visited = {"toggled": 0}, set()
+
+        def step(self, action):
+            in_front = self.grid.get(*self.front_pos)
+            observation, reward, ended, truncated, info = super().step(action)
+            self.visited.add(int(self.agent_pos[0]))
+            if action == 5 and in_front is self.ball:
+                self.count["toggled"] = (self.count["toggled"] + 1) % 3
+                if self.count["toggled"] == 0:
+                    reward = 2 * self._reward()
+                    self.ball.color = "blue"
+                PAYS
+            return observation, reward, ended, truncated, info
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path):
+    """stranger(line) writes the class Stranger, with a line of its own, and returns its place."""
+
+    def write(line: str = "pass") -> str:
+        path = tmp_path / "stranger.py"
+        path.write_text(textwrap.dedent(STRANGER.replace("PAYS", line)))
+        return f"{path}:Stranger"
+
+    return write
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder of tables, of which the process has loaded none."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "tables"))
+    load_family.cache_clear()
+    return tmp_path / "tables"
+
+
+def world(minigrid_id: str = EMPTY, seeds=1, **settings):
+    return envs.make_base(TABLE, minigrid_id=minigrid_id, seeds=seeds, **settings)
+
+
+def compare(minigrid_id: str, seeds: list[int], steps: int, view: int = 7, made=None, **arguments):
+    """Step the table of each layout and the package alike; return the number of episodes.
+
+    Half of the actions are random, half optimal. `made` is what Gymnasium makes, if not the id.
+    """
+    settings = {"view": view, "observation": "index", "direction": True, "mission": "words"}
+    table = world(minigrid_id, seeds, num_envs=len(seeds), arguments=arguments, **settings)
+    policy, rng = table.optimal_policy(table.tasks).cumsum(-1), np.random.default_rng(0)
+    theirs = [
+        gymnasium.make(made or minigrid_id, disable_env_checker=True, **arguments) for _ in seeds
+    ]
+    for env in theirs:
+        env.unwrapped.agent_view_size = view
+    episodes, ended = 0, np.ones(len(seeds), bool)
+    table.reset(seed=0)
+
+    def check(expected: dict, k: int) -> None:
+        np.testing.assert_array_equal(observed["image"][k], expected["image"])
+        assert observed["direction"][k] == expected["direction"]
+        assert words_of(observed["mission"][k]) == expected["mission"].replace(",", "")
+
+    for _ in range(steps):
+        if ended.any():
+            observed, _ = table.reset(options={"reset_mask": ended})
+            episodes += ended.sum()
+            for k in np.flatnonzero(ended):
+                check(theirs[k].reset(seed=seeds[k])[0], k)
+        sums = policy[np.arange(len(seeds)), table.states()]
+        best = (rng.random((len(seeds), 1)) >= sums).sum(-1).clip(max=sums.shape[1] - 1)
+        drawn = rng.integers(sums.shape[1], size=len(seeds))
+        actions = np.where(rng.random(len(seeds)) < 0.5, best, drawn)
+        observed, *outcome, _ = table.step(actions)
+        for k, env in enumerate(theirs):
+            expected, reward, *flags, _ = env.step(int(actions[k]))
+            check(expected, k)
+            assert [one[k] for one in outcome] == [np.float32(reward), *flags]
+        ended = outcome[1] | outcome[2]
+    return episodes
+
+
+@pytest.mark.parametrize("steps", [2500, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("env_id", FAMILIES)
+def test_every_step_is_the_packages(env_id, steps):
+    seeds = [0, 7] if steps == 2500 else [0, 1, 2, 3, 4]
+    assert compare(env_id, seeds, steps, **FAMILIES[env_id]) > 20
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"observation": "one_hot", "view": 3},
+        {"observation": "full", "direction": True},
+        {"observation": "rgb", "pixels": 2, "mission": True, "max_steps": 20},
+    ],
+)
+def test_observations_are_those_of_the_world_that_steps_the_package(settings):
+    tasks = [{"seed": 3}, {"seed": 4}]
+    one = envs.make_vec(TABLE, [[3], [4]], 30, **DOORS, **settings)
+    other = envs.make_vec(GO_TO_DOOR, [[0], [1]], 30, task_kwargs=tasks, **settings)
+    assert one.single_observation_space == other.single_observation_space
+    assert one.unwrapped.max_episode_steps == other.unwrapped.max_episode_steps
+    np.testing.assert_equal(one.reset(seed=0)[0], other.reset(seed=0)[0])
+    for actions in np.random.default_rng(0).integers(7, size=(50, 2)):
+        np.testing.assert_equal(one.step(actions)[:4], other.step(actions)[:4])
+
+
+def test_a_picture_has_one_number_in_all_layouts():
+    tasks, number_of = [[3], [1], [4]], {}
+    numbers, pictures = (
+        envs.make_vec(TABLE, tasks, 50, observation=kind, **DOORS)
+        for kind in ("observation_id", "index")
+    )
+    first, observed = numbers.reset(seed=0)[0], pictures.reset(seed=0)[0]
+    pairs = [*zip(first, observed, strict=True)]
+    for actions in np.random.default_rng(1).integers(7, size=(200, 3)):
+        pairs += zip(numbers.step(actions)[0], pictures.step(actions)[0], strict=True)
+    for number, picture in pairs:
+        assert number_of.setdefault(picture.tobytes(), number) == number
+    assert len(set(number_of.values())) == len(number_of) > 20
+    assert max(number_of.values()) < numbers.single_observation_space.n
+    assert world(GO_TO_DOOR, [4, 3, 1]).reset(seed=0)[0][0] == first[2]
+
+
+def test_returns_and_policy_of_an_empty_room_are_those_worked_out_by_hand():
+    table = world()  # two forward, a turn, two forward, and T = 100
+    assert table.max_episode_steps == 100 and table.success_ends
+    assert table.shortest_episode([[0]]).tolist() == [5]
+    assert table.optimal_return([[0]], None) == pytest.approx([0.955])
+    assert table.optimal_return([[0]], 5) == pytest.approx([0.955])
+    assert table.optimal_return([[0]], 4).tolist() == [0]
+    assert table.random_return([[0]], 5) == pytest.approx([0.955 / 7**5])
+    assert world(max_steps=10).optimal_return([[0]], None) == pytest.approx([0.55])
+    table.reset(seed=0)
+    policy = table.optimal_policy([[0]])[0]
+    assert policy[0].tolist() == [0, 0, 1, 0, 0, 0, 0]  # down first takes two turns
+    rewards = [table.step(policy[table.states()].argmax(-1))[1] for _ in range(5)]
+    assert np.sum(rewards) == pytest.approx(0.955)
+
+
+def test_videos_and_renders_are_the_packages():
+    vec_env = envs.make_vec(TABLE, [[4]], 30, **DOORS)
+    env = envs.make(TABLE, None, task=[4], render_mode="rgb_array", **DOORS)
+    theirs, actions = gymnasium.make(GO_TO_DOOR), [1, 2, 2, 0]
+    theirs.reset(seed=4), env.reset(seed=0)
+    expected, seen = [theirs.unwrapped.get_frame()], [vec_env.reset(seed=0)[0]]
+    for action in actions:
+        theirs.step(action), env.step(action)
+        expected.append(theirs.unwrapped.get_frame())
+        seen.append(vec_env.step([action])[0])
+        np.testing.assert_array_equal(env.render(), expected[-1])
+    seen = np.concatenate(seen)
+    transitions = {"observation": seen[:-1], "next_observation": seen[1:], "action": actions}
+    np.testing.assert_array_equal(vec_env.unwrapped.frames([4], transitions), expected)
+
+
+def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, folder, monkeypatch):
+    place = stranger()
+    gymnasium.register("Stranger-v0", envs.registry.load_class(place))
+    assert compare(place, [1, 2], 1000, made="Stranger-v0", size=4) > 20
+    assert world(place, [1], arguments={"size": 4}).optimal_return([[1]], None) > 2
+    assert not folder.exists()  # the source is newer than the process
+    monkeypatch.setattr(table_files, "STARTED", float("inf"))
+    for line in ("pass", "ended = True"):
+        stranger(line)
+        load_family.cache_clear()
+        world(place, [1], arguments={"size": 4})
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("reward = 1", r"a step pays 1 as the first and 1 as the last one"),
+        ("self.ball.color = 'green' if self.step_count > 9 else 'red'", "depends on its time"),
+        ("truncated = True", "truncated at another step"),
+        ("self.np_random.random()", "draws random numbers"),
+        ("self.clock = (n for n in ())", "cannot pickle"),
+        ("1 / 0", "division by zero"),
+    ],
+)
+def test_an_environment_that_is_no_table_is_refused_in_one_sentence(stranger, line, sentence):
+    with pytest.raises(ValueError, match=rf"with seed 0 is no table: .*{sentence}"):
+        world(stranger(line), arguments={"size": 4})
+
+
+def test_what_is_no_table_in_the_package_is_refused(monkeypatch):
+    monkeypatch.setattr(tabular, "MAX_STATES", 50)
+    refused = {
+        "MiniGrid-Dynamic-Obstacles-5x5-v0": "draws random numbers",
+        "MiniGrid-Empty-8x8-v0": "more than 50 states",
+        "MiniGrid-DorKey-6x6-v0": "did you mean MiniGrid-DoorKey-6x6-v0",
+        "DarkRoom-v0": "is no environment of MiniGrid",
+        "CartPole-v1": "CartPoleEnv is not one MiniGridEnv",
+    }
+    for env_id, sentence in refused.items():
+        with pytest.raises(ValueError, match=sentence):
+            world(env_id)
+    for arguments, env_id in (({"members": [EMPTY]}, "MiniGrid-Mixture-v0"), ({"sise": 6}, EMPTY)):
+        with pytest.raises(ValueError, match=r"Mixture is not one MiniGridEnv|cannot be made"):
+            world(env_id, arguments=arguments)
+
+
+def test_tables_are_kept_and_made_again_if_damaged_alike_in_processes(folder, monkeypatch):
+    def load(workers: int = 1):
+        load_family.cache_clear()
+        return world(EMPTY, [0, 1, 2], workers=workers)._table
+
+    first, files = load(workers=2), sorted(folder.iterdir())
+    assert len(files) == 3 and {file.suffix for file in files} == {".npz"}
+    times = [file.stat().st_mtime_ns for file in files]
+    content = files[1].read_bytes()
+    files[1].write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    files[2].write_bytes(b"")
+    again = load()
+    for name, array in vars(first).items():
+        np.testing.assert_array_equal(array, getattr(again, name))
+    changed = [file.stat().st_mtime_ns > time for file, time in zip(files, times, strict=True)]
+    assert changed == [False, True, True]
+    monkeypatch.setattr(minigrid, "__version__", "0.0.0")
+    load()
+    assert len(list(folder.iterdir())) == 6
+
+
+def test_a_table_that_cannot_be_kept_is_a_warning(folder):
+    folder.write_text("no folder")
+    with pytest.warns(UserWarning, match="is not kept"):
+        assert world().max_episode_steps == 100
+    assert os.listdir(folder.parent) == ["tables"]
