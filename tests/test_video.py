@@ -1,13 +1,16 @@
 """Videos: a decoded file has the frames that were drawn, and a run shows the right episodes."""
 
+import gymnasium
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from small_run import evaluated_run
 
+import envs
+from ad.data.spec import OBSERVATIONS
 from ad.errors import MachineError
 from ad.reporting import video
-from ad.reporting.record import FPS, record, rollout_episodes
+from ad.reporting.record import FPS, EpisodeSequence, episode_montage, record, rollout_episodes
 from envs.tasks import task_name
 
 
@@ -90,3 +93,15 @@ def test_videos_that_are_up_to_date_are_kept_and_those_of_other_goals_removed(ru
     assert record(run) == (0, len(before) - 1)
     assert not (run.videos / "held_out_7-7.mp4").exists()
     assert all(path.stat().st_mtime_ns == before[path] for path in run.videos.iterdir())
+
+
+def test_a_mission_in_words_stands_above_its_episode(monkeypatch):
+    world = envs.make_base("BabyAI-GoToLocal-v0", [{"seed": 3}], tasks=[[0]])
+    theirs, seen = gymnasium.make("BabyAI-GoToLocal-v0"), world.reset()[0]
+    fields = {f"{role}-{name}": seen[name] for role in OBSERVATIONS for name in seen}
+    fields["action"] = np.array([6])  # done, which changes nothing
+    sequence = EpisodeSequence(np.array([0]), fields, *np.array([[0], [1], [0]]))
+    texts = []
+    monkeypatch.setattr(video, "add_caption", lambda image, text, **_: texts.append(text) or image)
+    assert episode_montage(world, sequence, {0}, "Title").shape[0] > 1
+    assert texts == [theirs.reset(seed=3)[0]["mission"], "episode 1 of 1 · return 0", "Title"]

@@ -19,11 +19,14 @@ from tqdm import tqdm
 
 from ad.data.episodes import episodes
 from ad.data.histories import HistoryStore
+from ad.data.spec import field_name
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.reporting import video
 from ad.runtime.run import Run
+from envs.minigrid.encoding import has_words, words_of
 from envs.oracle import TaskOracle
+from envs.spaces import observation_parts
 from envs.tasks import task_name
 
 MAX_WORKERS = 4  # videos made at once; each has its frames in memory up to three times
@@ -159,8 +162,15 @@ def _source_montage(world: TaskOracle, task: np.ndarray, folder: Path) -> np.nda
 
 
 def _panel(world: TaskOracle, sequence: EpisodeSequence, episode: int) -> np.ndarray:
-    """Draw one episode, frames [steps + 1, H, W, 3], with its number and return above them."""
+    """Draw one episode, frames [steps + 1, H, W, 3], with its number and return above them.
+
+    A mission stands between.
+    """
     frames = sequence.frames(world, episode)
+    for name, part in observation_parts(world).items():
+        if has_words(part):
+            first = sequence.transitions[field_name("observation", name)][sequence.start[episode]]
+            frames = video.add_caption(frames, words_of(first))
     text = f"episode {episode + 1} of {len(sequence.start)} · return {sequence.returns[episode]:g}"
     return video.add_caption(video.add_margin(frames, 1, EDGE), text)
 
