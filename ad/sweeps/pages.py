@@ -161,9 +161,10 @@ def _summary(results: SweepResults) -> Iterator[Block]:
             yield tables.overview_table(results)
         return
     yield tables.summary_table(results)
-    if sweep.config.paired and not sweep.tried and results.comparisons:
+    paired = tables.paired_table(results) if sweep.config.paired and not sweep.tried else None
+    if paired and paired.rows:
         yield Text("The comparisons that the plan names, and the groups of each outcome:")
-        yield tables.paired_table(results)
+        yield paired
     if not sweep.tried and tables.complete_scores(results):
         yield Text(
             "Aggregates of returns between random (0) and optimal (1), over the groups in which "
