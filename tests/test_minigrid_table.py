@@ -218,10 +218,10 @@ def test_an_environment_that_is_no_table_is_refused_in_one_sentence(stranger, li
 
 
 def test_what_is_no_table_in_the_package_is_refused(monkeypatch):
-    monkeypatch.setattr(tabular, "MAX_STATES", 50)
+    monkeypatch.setattr(tabular, "MAX_STATES", 100)
     refused = {
         "MiniGrid-Dynamic-Obstacles-5x5-v0": "draws random numbers",
-        "MiniGrid-Empty-8x8-v0": "more than 50 states",
+        "MiniGrid-Empty-8x8-v0": "more than 100 states",
         "MiniGrid-DorKey-6x6-v0": "did you mean MiniGrid-DoorKey-6x6-v0",
         "DarkRoom-v0": "is no environment of MiniGrid",
         "CartPole-v1": "CartPoleEnv is not one MiniGridEnv",
@@ -229,6 +229,8 @@ def test_what_is_no_table_in_the_package_is_refused(monkeypatch):
     for env_id, sentence in refused.items():
         with pytest.raises(ValueError, match=sentence):
             world(env_id)
+    with pytest.raises(ValueError, match="has 1 different layouts among the first 8 seeds"):
+        world(seeds=2)
     for arguments, env_id in (({"members": [EMPTY]}, "MiniGrid-Mixture-v0"), ({"sise": 6}, EMPTY)):
         with pytest.raises(ValueError, match=r"Mixture is not one MiniGridEnv|cannot be made"):
             world(env_id, arguments=arguments)

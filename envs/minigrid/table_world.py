@@ -29,35 +29,34 @@ MAX_LAYOUTS, MAX_WORKERS = 100_000, 256
 
 @lru_cache(maxsize=8)
 def load_family(
-    minigrid_id: str, arguments: str, settings: Settings, seeds: tuple[int, ...], workers: int
-) -> Table:
-    """Return the tables of K layouts as one, whose arrays are [K, S, ...], S the most states.
+    minigrid_id: str, arguments: str, settings: Settings, seeds: int | tuple, workers: int
+) -> tuple[list[int], Table]:
+    """Return K seeds, and their tables as one with arrays [K, S, ...], S the most states.
 
     `pictures` and `missions` are the different ones of all layouts, sorted, and are numbered alike
-    in all of them. A process loads the same layouts only once. Raises ValueError as `load_tables`
-    does. `arguments` of the id are JSON.
+    in all of them. A process loads the same layouts only once. Arguments and errors are those of
+    `load_tables`; `arguments` is JSON.
     """
-    tables = load_tables(minigrid_id, json.loads(arguments), settings, seeds, workers)
-    shared = {}
-    for plural in ("pictures", "missions"):
+    by_seed = load_tables(minigrid_id, json.loads(arguments), settings, seeds, workers)
+    tables, shared = list(by_seed.values()), {}
+    for plural, singular in (("pictures", "picture"), ("missions", "mission")):
         each = [getattr(table, plural) for table in tables]
         shared[plural], numbers = np.unique(np.concatenate(each), axis=0, return_inverse=True)
         own_numbers = np.split(numbers.ravel(), np.cumsum([len(own) for own in each])[:-1])
-        singular = plural[:-1]
         tables = [
             replace(table, **{singular: own[getattr(table, singular)]})
             for table, own in zip(tables, own_numbers, strict=True)
         ]
     names = [field.name for field in fields(Table) if field.name not in shared]
     arrays = {name: _stack([getattr(table, name) for table in tables]) for name in names}
-    return Table(**arrays, **shared)
+    return list(by_seed), Table(**arrays, **shared)
 
 
 class MiniGridTable(World):
     """N environments of the layouts of one id; a task is [seed], environment i has `tasks[i]`.
 
     minigrid_id: an id of MiniGrid or BabyAI, or the place of a MiniGridEnv of your own.
-    seeds: the layouts, a list of seeds, or a number n for the seeds below n.
+    seeds: the layouts, a list of seeds, or a number n: the first n seeds whose tables differ.
     view, direction, mission, pixels: as in `envs.minigrid.observation.Settings`; observation: the
     same, or observation_id, the number of the index picture among those of all layouts. So a
     picture has one number in all tasks of a world, and another in a world with other layouts.
@@ -66,8 +65,7 @@ class MiniGridTable(World):
     Raises ValueError for a bad setting or task, and for a layout that is no table.
     """
 
-    metadata: ClassVar[dict] = {
-        **World.metadata,
+    metadata: ClassVar[dict] = World.metadata | {
         "render_modes": ["rgb_array", "ansi"],
         "render_fps": 8,
     }
@@ -92,14 +90,16 @@ class MiniGridTable(World):
     ):
         check_choice("observation", observation, (NUMBER, *KINDS))
         check_integer("workers", workers, 1, MAX_WORKERS)
-        self.seeds, self.is_number = _check_seeds(seeds), observation == NUMBER
+        self.is_number = observation == NUMBER
         kind = "index" if self.is_number else observation
         self.settings = Settings(view, kind, direction, mission, pixels)
         stored = Settings(view, "index" if kind == "one_hot" else kind, pixels=pixels)
+        if not isinstance(minigrid_id, str) or not isinstance(arguments, dict | None):
+            raise ValueError("minigrid_id must be a name, and arguments a dict of those of the id")
         limit = {} if max_steps is None else {"max_steps": max_steps}
         self._made = minigrid_id, {**(arguments or {}), **limit}
-        self._table = load_family(
-            minigrid_id, json.dumps(self._made[1]), stored, self.seeds, workers
+        self.seeds, self._table = load_family(
+            minigrid_id, json.dumps(self._made[1]), stored, _check_seeds(seeds), workers
         )
         env, table = make_layouts(*self._made, self.settings), self._table
         self._images = one_hot(table.pictures) if kind == "one_hot" else table.pictures
@@ -125,9 +125,8 @@ class MiniGridTable(World):
     @cached_property
     def success_ends(self) -> bool:
         """Whether every step that pays ends the episode."""
-        table = self._table
-        ends = _after(table.terminal, table.next_state)
-        return bool(ends[table.scale > 0].all())
+        ends = _after(self._table.terminal, self._table.next_state)
+        return bool(ends[self._table.scale > 0].all())
 
     def all_tasks(self) -> np.ndarray:
         """Return all layouts by their seeds, int64 [K, 1]."""
@@ -152,8 +151,8 @@ class MiniGridTable(World):
     def optimal_policy(self, tasks) -> np.ndarray:
         """Return the probabilities of the best first actions by state, float64 [K, S, A].
 
-        They are the best ones at any time if all successes pay alike and end the episode: those on
-        a shortest path. S is the largest number of states of a layout.
+        If all successes pay alike and end the episode, they are the best at any time: those on a
+        shortest path.
         """
         return greedy_policy(self._action_values(tasks, None))
 
@@ -173,8 +172,8 @@ class MiniGridTable(World):
         None if MiniGrid does not observe what was recorded.
         """
         part = "-image" if isinstance(self.single_observation_space, Dict) else ""
-        images = transitions[f"observation{part}"], transitions[f"next_observation{part}"][-1:]
-        images = np.concatenate(images)
+        names = f"observation{part}", f"next_observation{part}"
+        images = np.concatenate([transitions[names[0]], transitions[names[1]][-1:]])
         if self.is_number:
             images = self._table.pictures[images.astype(np.int64)]
         seed = int(check_tasks([task], 1)[0, 0])
@@ -214,11 +213,10 @@ class MiniGridTable(World):
 
     def _draw(self, env):
         """Draw MiniGrid's grid after the actions by which the state was first found."""
+        state, actions = int(self._states[env]), []
         found, pairs = np.unique(self._table.next_state[self._row[env]], return_index=True)
-        found_by, actions = dict(zip(found.tolist(), pairs.tolist(), strict=True)), []
-        state = int(self._states[env])
         while state:
-            state, action = divmod(found_by[state], self._num_actions)
+            state, action = divmod(int(pairs[found.searchsorted(state)]), self._num_actions)
             actions.append(action)
         root = make_layouts(*self._made, self.settings).unwrapped
         root.reset(seed=int(self.tasks[env, 0]))
@@ -246,23 +244,20 @@ class MiniGridTable(World):
 
     def _index(self, tasks) -> np.ndarray:
         """Return the places of tasks in `seeds`, int64 [K]; ValueError for an unknown one."""
-        own = check_tasks(tasks, 1)[:, 0].tolist()
-        if unknown := [seed for seed in own if seed not in self._places]:
-            raise ValueError(f"task {unknown[:1]} is no layout of this world")
-        return np.array([self._places[seed] for seed in own], np.int64)
-
-    @cached_property
-    def _places(self) -> dict[int, int]:
-        return {seed: place for place, seed in enumerate(self.seeds)}
+        is_own = check_tasks(tasks, 1) == np.array(self.seeds)
+        if not is_own.any(axis=1).all():
+            raise ValueError("a task is no layout of this world: tasks are the seeds of layouts")
+        return is_own.argmax(axis=1)
 
 
-def _check_seeds(seeds: int | list[int]) -> tuple[int, ...]:
-    """Return the seeds that a setting means; ValueError for anything else."""
+def _check_seeds(seeds: int | list[int]) -> int | tuple[int, ...]:
+    """Return the setting, a list as a tuple; ValueError for anything else."""
     if not isinstance(seeds, list):
-        return tuple(range(check_integer("seeds", seeds, 1, MAX_LAYOUTS)))
-    if not seeds or len({*seeds}) < len(seeds):
+        return check_integer("seeds", seeds, 1, MAX_LAYOUTS)
+    checked = tuple(check_integer("an entry of seeds", seed, 0, MAX_SEED) for seed in seeds)
+    if not checked or len({*checked}) < len(checked):
         raise ValueError(f"seeds must be a number or a list of different seeds, got {seeds}")
-    return tuple(check_integer("an entry of seeds", seed, 0, MAX_SEED) for seed in seeds)
+    return checked
 
 
 def _after(values: np.ndarray, following: np.ndarray) -> np.ndarray:

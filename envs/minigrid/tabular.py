@@ -24,7 +24,6 @@ from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from envs.minigrid.observation import Observation
 
 MAX_STATES = 10_000
-DIGITS = 9  # to which the factor c of a reward is rounded
 # A step does not change these, so snapshots share them. A random generator is compared.
 SHARED = (gymnasium.Space, np.random.Generator, EnvSpec, type, types.ModuleType)
 SHARED += (types.FunctionType, types.BuiltinFunctionType)
@@ -56,7 +55,7 @@ class Table:
 
 
 def time_factor(time, horizon):
-    """Return 1 - 0.9 t / T, rounded as MiniGrid does."""
+    """Return 1 - 0.9 t / T, computed as MiniGrid does."""
     return 1 - 0.9 * (time / horizon)
 
 
@@ -148,7 +147,7 @@ class _Layout:
 
     def scale(self, first: float, last: float) -> float:
         """Return the factor of rewards of the first and of the last step; ValueError if none."""
-        factor = round(first / time_factor(1, self.horizon), DIGITS)
+        factor = round(first / time_factor(1, self.horizon), 9)
         for time, reward in ((1, first), (self.horizon, last)):
             if np.float32(factor * time_factor(time, self.horizon)) != np.float32(reward):
                 pays = f"{first:g} as the first and {last:g} as the last one"
@@ -192,10 +191,8 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
 def _parts(value) -> Iterable:
     """Return the parts of an object: its entries, or what would be pickled of it."""
     kind = type(value)
-    if kind is list:
-        return value
-    if kind in (set, frozenset):
-        return sorted(value, key=repr)
+    if kind in (list, set, frozenset):
+        return value if kind is list else sorted(value, key=repr)
     if kind is dict:
         state = value
     elif _is_made_of_attributes(kind):

@@ -17,6 +17,7 @@ SEED_SETTINGS = {"learning_rate": 1e-4}  # of the seed experiment; the others ar
 AGENTS, AGENT_STEPS = (1, 10, 57, 200), 50_000
 NUM_ENVS = (10, 100, 570, 3000, 10_000)
 LAKES = "[{map_name: 4x4, is_slippery: false}, {map_name: 4x4, is_slippery: true}]"
+TABLE, CROSSING = "MiniGridTable-v0", "MiniGrid-SimpleCrossingS9N1-v0"
 SB3 = "Stable-Baselines3 A2C, 10 DummyVecEnv"
 
 
@@ -89,6 +90,21 @@ def stepping_10000(effort: Effort) -> Measurement:
     return result
 
 
+def stepping_minigrid(effort: Effort) -> Measurement | None:
+    """Measure 1,000 environments of MiniGrid as tables against one that the package steps."""
+    if not peers.installed("minigrid", "minigrid"):
+        return None
+    layouts = {"minigrid_id": CROSSING, "seeds": 10}
+    tasks = np.resize(envs.make_base(TABLE, **layouts).all_tasks(), (1000, 1))
+    contenders = {
+        "ours": step_by_drawn_actions(
+            envs.make_vec(TABLE, tasks, None, **layouts), effort.scaled(2000)
+        ),
+        "minigrid": package_stepping(CROSSING, effort.scaled(4000)),
+    }
+    return _measure("stepping, 1,000 environments of SimpleCrossingS9N1", contenders, effort)
+
+
 def collect_histories(env_steps: int, *options: str) -> Work:
     """Return work that collects fresh histories of `env_steps` steps; its unit is an env step.
 
@@ -137,6 +153,22 @@ def sync_stepping(num_envs: int, steps: int) -> Work:
     return step_by_drawn_actions(env, steps)
 
 
+def package_stepping(env_id: str, steps: int) -> Work:
+    """Return work that steps one environment of Gymnasium by drawn actions, always in a layout."""
+    env = gymnasium.make(env_id, disable_env_checker=True)
+    actions = np.random.default_rng(0).integers(env.action_space.n, size=steps).tolist()
+    env.reset(seed=0)
+
+    def work() -> float:
+        for action in actions:
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset(seed=0)
+        return float(steps)
+
+    return work
+
+
 def step_by_drawn_actions(env, steps: int) -> Work:
     """Return work that steps all environments `steps` times, by actions drawn before."""
     shape = 100, env.num_envs
@@ -169,4 +201,5 @@ def _measure(
     return result
 
 
-BENCHMARKS = [agents, agents_growth, gymnasium_environment, stepping_570, stepping_10000]
+BENCHMARKS = [agents, agents_growth, gymnasium_environment]
+BENCHMARKS += [stepping_570, stepping_10000, stepping_minigrid]
