@@ -96,6 +96,7 @@ def make_split(
     held_out: list[list[int]] | None = None,
     task_kwargs: list[dict] | None = None,
     num_held_out: int | None = None,
+    first: list[list[int]] | None = None,
 ) -> Split:
     """Draw `num_train_tasks` train tasks by `split_seed`; the others are held out.
 
@@ -103,7 +104,8 @@ def make_split(
     If the world's definition holds out tasks, none of them is a train task, and they are the
     held-out tasks unless `held_out` is given. `num_held_out`, if given, is the number of held-out
     tasks: they are drawn by `split_seed` from the tasks that would otherwise be held out, and the
-    other ones are in neither part of the split.
+    other ones are in neither part of the split. The train tasks include those of `first`, if there
+    are not more of these.
 
     Raises ValueError for `held_out` with `num_held_out`, an unknown or repeated held-out task, too
     few tasks for the two numbers, no held-out task, and the arguments for which `envs.make_base`
@@ -116,6 +118,9 @@ def make_split(
     all_tasks, defined = world.all_tasks(), world.held_out_tasks()
     chosen = [_find(all_tasks, tasks) for tasks in (held_out, defined) if tasks is not None]
     drawn = order_of_tasks(split_seed, len(all_tasks))
+    if first and len(first) <= num_train_tasks:
+        own = _find(all_tasks, first)
+        drawn = np.concatenate([own, drawn[~np.isin(drawn, own)]])
     order = drawn[~np.isin(drawn, np.concatenate(chosen))] if chosen else drawn
     if not 1 <= num_train_tasks <= len(order):
         left = f"{len(order)} tasks{' that are not held out' if chosen else ''}"

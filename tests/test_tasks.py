@@ -136,9 +136,12 @@ def tuning_split(num_train_tasks: int = 57, **kwargs):
 def test_the_tuning_split_holds_out_twenty_tasks_of_no_published_row(kwargs):
     tuning = as_set(tuning_split(**kwargs).held_out_tasks)
     assert len(tuning) == 20
-    for seed in published.SEEDS:
-        splits = make_split("DarkRoom-v0", kwargs, seed, 57)
-        assert tuning <= as_set(splits.train_tasks)
+    for seed in (*published.SEEDS, 3, 4, 7):
+        split = SplitConfig(split_seed=seed, num_train_tasks=57)
+        assert tuning <= as_set(configured_split(EnvConfig(kwargs=kwargs), split).train_tasks)
+    first = make_split("DarkRoom-v0", kwargs, 1, 57).hash  # of the splits of published rows
+    split = SplitConfig(split_seed=1, num_train_tasks=57)
+    assert configured_split(EnvConfig(kwargs=kwargs), split).hash == first
     assert not tuning & as_set(load_file("configs/seed_darkroom.yaml").split.held_out)
 
 

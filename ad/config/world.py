@@ -65,15 +65,22 @@ class _CheckedEnvs(VectorEpisodeLength):
 
 
 def configured_split(env: EnvConfig, split: SplitConfig) -> Split:
-    """Return the configured split. Raises ValueError if it is not possible."""
-    held_out = split.held_out
+    """Return the configured split. Raises ValueError if it is not possible.
+
+    The tasks that `split.tuning` holds out are train tasks in all other splits that draw them.
+    """
+    held_out, first = split.held_out, None
     if split.tuning:
         if held_out is not None or split.num_held_out is not None:
             raise ValueError(
                 "split.tuning chooses the held-out tasks: held_out and num_held_out must be null"
             )
+        held_out = _tuning_tasks(configured_world(env))
+    elif held_out is None and split.split_seed not in published.SEEDS:
         world = configured_world(env)
-        held_out = spread_tasks(world, NUM_TUNING_TASKS, _published_tasks(world))
+        scored = set(map(tuple, _published_tasks(world)))
+        if world.held_out_tasks() is None and len(scored) < len(world.all_tasks()):
+            first = _tuning_tasks(world)
     return make_split(
         env.id,
         env.kwargs,
@@ -82,7 +89,13 @@ def configured_split(env: EnvConfig, split: SplitConfig) -> Split:
         held_out,
         env.tasks,
         split.num_held_out,
+        first,
     )
+
+
+def _tuning_tasks(world) -> list[list[int]]:
+    """Return the tasks that `split.tuning` holds out; ValueError if each is in a published row."""
+    return spread_tasks(world, NUM_TUNING_TASKS, _published_tasks(world))
 
 
 def _published_tasks(world) -> list[list[int]]:

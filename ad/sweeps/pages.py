@@ -24,13 +24,13 @@ from ad.sweeps.records import read_records
 from ad.sweeps.results import SweepResults, sweep_results, tuning_scores
 
 FOOTNOTE = (
-    f"{tables.BELOW_LEARNER.strip()} A mean NAUC below that of {{}}: over all its episodes the "
-    "model has a lower return than an agent that learns the task without any training."
+    "A mean NAUC below that of the tabular learner from nothing: over all its episodes the model "
+    "has a lower return than an agent that learns the task without any training. The tabular "
+    "learner is UCB1 on bandits and Q-learning elsewhere, with default settings; in runs of "
+    "versions before 0.3.0, with those of the world's learner where that is the same algorithm."
 )
-DEFAULT_LEARNER = (
-    " The tabular learner is UCB1 on bandits and Q-learning elsewhere, with default settings; in "
-    "runs of versions before 0.3.0, with those of the world's learner where that is the same "
-    "algorithm."
+PAIRED_FOOTNOTE = (
+    "An NAUC below that of {}: the 95 % interval of the differences of pairs of runs is below 0."
 )
 
 
@@ -85,8 +85,8 @@ def sweep_page(results: SweepResults) -> Page:
     sections = [_group_section(results, group, folder) for group in sweep.groups]
     if any(tables.BELOW_LEARNER in cell for cell in _cells(sections)):
         learner = sweep.config.learner
-        note = FOOTNOTE.format(learner or "the tabular learner from nothing")
-        sections.append(Section("", [Text(note + ("" if learner else DEFAULT_LEARNER))]))
+        note = PAIRED_FOOTNOTE.format(learner) if learner else FOOTNOTE
+        sections.append(Section("", [Text(f"{tables.BELOW_LEARNER.strip()} {note}")]))
     return Page(title, subtitle, [_head(sweep, results), *sections])
 
 
@@ -167,9 +167,9 @@ def _summary(results: SweepResults) -> Iterator[Block]:
         yield paired
     if not sweep.tried and tables.complete_scores(results):
         yield Text(
-            "Aggregates of returns between random (0) and optimal (1), over the groups in which "
-            "all of these rows have all runs (Agarwal et al. 2021): means over runs, with "
-            "intervals by Student's t over the values of single runs."
+            f"Aggregates of {SCORES[sweep.config.score].heading} over the groups in which all of "
+            "these rows have all runs (Agarwal et al. 2021): means over runs, with intervals by "
+            "Student's t over the values of single runs."
         )
         yield tables.aggregates_table(results)
         yield tables.profile_chart(results)
@@ -213,9 +213,9 @@ def _method(results: SweepResults) -> Iterator[str]:
             interval, Student's t over the runs, is that for a new split, new source agents and a
             new training. Rows are compared by pairs of runs on the same split, only as the plan
             of the board names beforehand: {"; ".join(named)}. The column has the mean difference
-            of {score}, its 95 % interval and its p value, corrected over the worlds of the pair of
-            rows (Holm 1979). A difference that is not significant does not show that two rows are
-            equal."""
+            of {score}, its 95 % interval, which is that of a single comparison, and its p value,
+            corrected over the groups of this pair of rows and not over the page (Holm 1979). A
+            difference that is not significant does not show that two rows are equal."""
         return
     yield f"""The last column but the counts compares {score} with that of the baseline: the
         difference, its 95 % interval and its p value, corrected for all {count} comparisons of the

@@ -132,6 +132,15 @@ class SweepResults:
             compared |= compare(differences, None)
         return compared
 
+    def is_below(self, place: Place, other: Place) -> bool:
+        """Return whether a cell has a lower compared score than another one, by pairs of splits.
+
+        It has if the 95 % interval of the differences is below 0.
+        """
+        own, base = self._split_means(place), self._split_means(other)
+        high = estimate([own[split] - base[split] for split in own if split in base]).high
+        return high is not None and high < 0
+
     def _split_means(self, place: Place) -> Mapping[int, float]:
         score = self.sweep.config.score
         records = [r for r in self.made.get(place, []) if r.score(score) is not None]

@@ -28,7 +28,6 @@ from ad.reporting.page import Chart, Choice, Table
 from ad.runtime.run import world_title
 from ad.sweeps.plan import Cell, reads_histories, settings_text
 from ad.sweeps.results import (
-    NORMALIZED,
     TABULAR_LEARNER,
     Place,
     SweepResults,
@@ -65,8 +64,6 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
     scores, means = own.scores or config.scores, [] if own.scores else config.means
     reference_scores = references(results, group) if sweep.rows else {}
     least = reference_scores.get(TABULAR_LEARNER, {}).get("nauc")
-    if config.learner:
-        least = results.estimate((group, config.learner), "nauc").mean
     baseline, rows = sweep.baseline(group), []
     for cell in sweep.cells_of(group):
         place = group, cell.row
@@ -74,7 +71,11 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
             cells = [results.text(place, name, world) for name in scores]
             cells += [results.text(place, name, world, interval=False) for name in means]
             nauc = results.estimate(place, "nauc", world).mean
-            if least is not None and nauc is not None and nauc < least and "nauc" in scores:
+            if config.learner:
+                is_below = not world and results.is_below(place, (group, config.learner))
+            else:
+                is_below = least is not None and nauc is not None and nauc < least
+            if is_below and "nauc" in scores:
                 cells[scores.index("nauc")] += BELOW_LEARNER
             compared = None if world else results.comparisons.get(place)
             rows.append(
@@ -207,14 +208,15 @@ def short_table(results: SweepResults) -> Table:
 
 
 def complete_scores(results: SweepResults) -> dict[str, np.ndarray]:
-    """Return the normalized returns [R, W] of each row with all runs.
+    """Return the compared score [R, W] of each row with all runs.
 
     W are the groups in which the baseline has its runs; a row that lacks one there is left out. R
     is the smallest number of runs of a cell. Returns {} for a board with one run a cell, which has
     no interval.
     """
     sweep = results.sweep
-    known = {(c.group, c.row): results.known((c.group, c.row), NORMALIZED) for c in sweep.cells}
+    score = sweep.config.score
+    known = {(c.group, c.row): results.known((c.group, c.row), score) for c in sweep.cells}
     scores = {
         (cell.group, cell.row): known[cell.group, cell.row]
         for cell in sweep.cells
@@ -246,15 +248,15 @@ def aggregates_table(results: SweepResults) -> Table:
 
 
 def profile_chart(results: SweepResults) -> Chart:
-    """Return the share of runs above each return between random and optimal, of each row."""
-    scores = complete_scores(results)
+    """Return the share of runs above each value of the compared score, of each row."""
+    scores, heading = complete_scores(results), SCORES[results.sweep.config.score].heading
     return Chart(
         "lines",
         [f"{threshold:.2f}" for threshold in THRESHOLDS],
         [performance_profile(own, THRESHOLDS) for own in scores.values()],
         list(scores),
-        title="Share of runs above a return between random and optimal",
-        column_name=SCORES[NORMALIZED].heading,
+        title=f"Share of runs above each {heading}",
+        column_name=heading,
         value_name="share of runs",
         domain=(0, 1),
     )
@@ -437,14 +439,16 @@ def _against(results: SweepResults, place: Place) -> str:
 def knows(cell: Cell) -> str:
     """Return what a row knows besides observations and rewards, through its method or its source.
 
-    It is nothing, the family of tasks, or optimal actions.
+    It is nothing, the family of tasks, optimal actions, or both of these.
     """
     method, config = METHODS.load(cell.config.method.name), cell.config
-    if "optimal_action" in method.fields:
-        return KNOWS["optimum"]
     if method.has_model and not method.reads_histories:
         return KNOWS["nothing"]
-    return KNOWS.get(SOURCES.load(config.source.algorithm).privileged_info, UNKNOWN)
+    of_source = KNOWS.get(SOURCES.load(config.source.algorithm).privileged_info, UNKNOWN)
+    if "optimal_action" not in method.fields:
+        return of_source
+    known = [KNOWS["optimum"], of_source]
+    return ", ".join(dict.fromkeys(text for text in known if text != KNOWS["nothing"]))
 
 
 def _transitions(cell: Cell) -> str:
