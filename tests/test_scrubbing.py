@@ -75,6 +75,10 @@ def test_a_hypothesis_fails_at_the_level_that_it_is_wrong_about(spec, contexts, 
     assert kept(results, all_heads) == pytest.approx(expected, abs=0.02)  # the others do nothing
     if circuit is not reads_before:
         assert first == "0.1" and kept(results) == pytest.approx(expected, abs=0.02)
+        # Head 0.1 is in each set of all heads, and in some of the eight sets of one head.
+        assert results["random"].at(heads=all_heads) == pytest.approx(1, abs=0.02)
+        eighths = 8 * results["random"].at(heads=first)
+        assert eighths == pytest.approx(round(float(eighths)), abs=0.1) and eighths < 7
 
 
 def test_what_agreeing_contexts_do_not_share_is_lost(spec, contexts):

@@ -15,7 +15,8 @@ keeps less of the context:
 
 The share kept is 1 - D(level) / D(nothing), where D is the KL divergence from the probabilities of
 the intact model. Heads are ranked by the second level on half of the tasks, rollouts or episodes;
-sets of the first heads are scored on the other half.
+sets of the first heads are scored on the other half, and beside each, at the second level, random
+sets of as many heads: that the ranked heads keep more than these is what makes them special.
 """
 
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ from envs.rng import derive_key
 NUM_DECISIONS = 512
 BATCH = 64  # decisions whose attention is read at once
 MOST_HEADS = 4  # of a set
+RANDOM_SETS = 8  # of each size
 LEVELS = ("their outputs", "what they read", "of agreeing contexts", "written directly")
 
 
@@ -57,6 +59,7 @@ class Scrubbing(Analysis):
     reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "kept": ("heads", "level"),
+        "random": ("heads",),
         "decisions": ("group",),
     }
 
@@ -102,7 +105,17 @@ class Scrubbing(Analysis):
         sets = [order[: count + 1] for count in range(len(order))]
         left = [[by_group(level, heads)[scored] for level in LEVELS] for heads in sets]
         left = np.array(left).reshape(len(sets) * len(LEVELS), -1).T
-        kept = recovery(left, by_group(None, [])[scored]).reshape(3, len(sets), len(LEVELS))
+        whole = by_group(None, [])[scored]
+        kept = recovery(left, whole).reshape(3, len(sets), len(LEVELS))
+        rng = np.random.default_rng(derive_key(0, "interpret", "random heads"))
+        chances = [
+            [rng.permutation(len(alone))[: len(heads)] for _ in range(RANDOM_SETS)]
+            for heads in sets
+        ]
+        by_chance = [
+            np.mean([by_group(LEVELS[1], heads)[scored] for heads in own], 0) for own in chances
+        ]
+        random = recovery(np.array(by_chance).T, whole)
         names = ["+".join(subject.heads[head] for head in heads) for heads in sets]
         axes = {"heads": names, "level": list(LEVELS)}
         about = "share kept: 1 - divergence / divergence with all of the other decision"
@@ -112,12 +125,17 @@ class Scrubbing(Analysis):
             f"decisions that are scored, by {contexts.unit}",
         )
         results = with_interval("kept", kept[0], kept[1:], axes, about, contexts.unit)
+        about = (
+            f"share kept by random sets of as many heads, {LEVELS[1]}: the mean of {RANDOM_SETS}"
+        )
+        axes = {"heads": names}
+        results |= with_interval("random", random[0], random[1:], axes, about, contexts.unit)
         return results | {"decisions": decisions}
 
     def table(self, results):
-        """Return the share that each set of heads keeps at each level."""
-        rows = rows_of(results, ("kept", ".2f"), intervals=["kept"])
-        return Table(["heads", *LEVELS], rows)
+        """Return the share that each set of heads keeps at each level, and random sets."""
+        rows = rows_of(results, ("kept", ".2f"), ("random", ".2f"), intervals=["kept", "random"])
+        return Table(["heads", *LEVELS, f"random heads, {LEVELS[1]}"], rows)
 
 
 def read_relations(model: SequenceModel, method: Method) -> list[str]:
