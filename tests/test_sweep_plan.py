@@ -118,6 +118,7 @@ def test_a_board_that_tunes_compares_what_is_tried_and_others_have_the_chosen(tm
     assert list(tuning.rows) == tuning.tried["tuned"] == rows
     assert [run.config.training.steps for run in tuning.cells[1].runs] == [21]
     assert len(new_measure(tuning).bundles(tuning.planned_runs())) == 4  # temperatures share
+    assert tuning.select(rows=["tuned"]) == tuning.planned_runs()
     board = changed(BOARD, "boards/core/rows", ["tuned"])
     (cell,) = write_sweep(tmp_path, board).cells
     assert {run.config.training.steps for run in cell.runs} == {21}

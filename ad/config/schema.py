@@ -201,7 +201,7 @@ class EvaluationConfig:
     episodes: int = field(100, at_least=1)
     """in-context episodes of a rollout"""
     env_steps: Optional[int] = field(None, at_least=1, added=True)
-    """env steps of a rollout in place of episodes; completed episodes count; null: no such limit"""
+    """env steps of each rollout, used in place of `episodes`; null: play `episodes`"""
     eval_seeds: int = field(5, at_least=1)
     """rollouts on each held-out task"""
     train_eval_seeds: int = field(1, at_least=1)

@@ -67,7 +67,9 @@ class _CheckedEnvs(VectorEpisodeLength):
 def configured_split(env: EnvConfig, split: SplitConfig) -> Split:
     """Return the configured split. Raises ValueError if it is not possible.
 
-    The tasks that `split.tuning` holds out are train tasks in all other splits that draw them.
+    Splits of the seeds of published rows train on the tasks that `split.tuning` holds out, if they
+    have as many train tasks as published rows, and splits of other seeds do, if they have at least
+    as many train tasks as there are such tasks.
     """
     held_out, first = split.held_out, None
     if split.tuning:

@@ -91,8 +91,8 @@ def last_completed(completed: np.ndarray) -> np.ndarray:
 def falls(completed: np.ndarray) -> np.ndarray:
     """Return the share of completed episodes whose return falls: [..., M] -> [...].
 
-    It falls if it is at most FALL of the return of the episode before. The first episode counts,
-    but cannot fall. A return of 0 after one of 0 falls.
+    It falls if it is at most FALL of the return of the episode before, for returns of at least 0.
+    The first episode counts, but cannot fall. A return of 0 after one of 0 falls.
     """
     fallen = completed[..., 1:] <= FALL * completed[..., :-1]
     return ratio(fallen.sum(-1), np.isfinite(completed).sum(-1))

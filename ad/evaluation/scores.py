@@ -84,7 +84,7 @@ SCORES: dict[str, Score] = {
             "return_completed",
             "return, completed episodes",
             ".3f",
-            "Return, completed episodes: their mean, over all episodes of a rollout.",
+            "Return, completed episodes: the mean return of the completed episodes of a rollout.",
             per_task=lambda e: metrics.mean_of_known(e.completed, -1).mean(1),
         ),
         Score(

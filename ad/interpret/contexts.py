@@ -351,7 +351,7 @@ class WindowRecorder(PolicyWrapper):
         super().observe(action, reward, terminated, truncated, next_observation)
         parts = next_observation if isinstance(next_observation, dict) else {"": next_observation}
         outcome = {field_name("next_observation", part): value for part, value in parts.items()}
-        outcome |= {"action": action, "reward": self.inner.reward_token(reward)}
+        outcome |= {"action": action, "reward": self.inner.context_reward(reward)}
         for name, values in outcome.items():
             self.open[name][np.arange(len(values)), self.open["last"]] = values.cpu().numpy()
         self.episode.append(self.episode[-1].copy())

@@ -53,10 +53,10 @@ class ContextPolicy(Policy):
 
         `next_observation` is the true one, also at the end of an episode.
         """
-        token = self.reward_token(reward)
+        token = self.context_reward(reward)
         self.context.observe(action, token, terminated, truncated, next_observation)
 
-    def reward_token(self, reward: torch.Tensor) -> torch.Tensor:
+    def context_reward(self, reward: torch.Tensor) -> torch.Tensor:
         """Return what the context tells in place of the rewards [N] of the last decision, [N].
 
         It is the rewards themselves unless a subclass overrides it.

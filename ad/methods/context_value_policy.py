@@ -55,7 +55,7 @@ class ContextValuePolicy(ContextPolicy):
         """Add a decision to the context; its value is predicted, so this is not faster."""
         self.act(observation, time)
 
-    def reward_token(self, reward: torch.Tensor) -> torch.Tensor:
+    def context_reward(self, reward: torch.Tensor) -> torch.Tensor:
         """Return what the context tells in place of rewards: the largest values, [N]."""
         return self.largest
 

@@ -108,8 +108,8 @@ def rollout(
 ) -> Rollout:
     """Play `episodes` in-context episodes in every environment of `env` (SAME_STEP autoreset).
 
-    With `env_steps` each environment is stepped as often, in place of `episodes`, and episodes that
-    are not completed by then are left out.
+    With `env_steps`, `episodes` is not used: each environment takes `env_steps` steps, and an
+    episode that is unfinished then is left out.
 
     `seeds` holds one 64-bit key for each environment: of its world, and of the uniform draws u [N]
     in [0, 1) of `select_action(logits [N, A], u) -> actions [N]`. Actions that a task does not have

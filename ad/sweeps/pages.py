@@ -206,9 +206,8 @@ def _method(results: SweepResults) -> Iterator[str]:
     config, count = results.sweep.config, len(results.comparisons)
     score = SCORES[config.score].heading
     if config.paired:
-        named = (
-            f"{row} with {own.against}" for row, own in results.sweep.rows.items() if own.against
-        )
+        compared = dict.fromkeys(row for _, row in results.comparisons)
+        named = (f"{row} with {results.sweep.rows[row].against}" for row in compared)
         yield f"""Each run has a split of the tasks, source agents and a training of its own. So an
             interval, Student's t over the runs, is that for a new split, new source agents and a
             new training. Rows are compared by pairs of runs on the same split, only as the plan

@@ -133,8 +133,10 @@ class Sweep:
     ) -> list[PlannedRun]:
         """Return the planned runs of some groups, rows and seeds, where any are given.
 
-        Raises ConfigError for a title that the board does not have.
+        The title of a row whose settings the board tries means all rows that try them. Raises
+        ConfigError for a title that the board does not have.
         """
+        rows = [own for row in rows for own in self.tried.get(row, [row])]
         check_titles(f"{self.path} has no group", groups, {cell.group for cell in self.cells})
         check_titles(f"{self.path} has no row", rows, {cell.row for cell in self.cells})
         chosen = [

@@ -1,7 +1,9 @@
 """The tables of layouts on the disk: each is made once, and read from a file afterwards.
 
-A file is named by the hash of all that its table depends on, the source of the environment among
-it. It is there in whole or not at all; a damaged one is made again.
+A file is named by the hash of what its table depends on: the id with its arguments, the seed, what
+is observed, the version of the package, and the source files of the environment's classes, but not
+of modules that these import: delete the folder after a change of one. It is there in whole or not
+at all; a damaged one is made again.
 """
 
 import hashlib
