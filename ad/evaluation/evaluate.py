@@ -75,7 +75,11 @@ def evaluation_rollouts(
     settings, new_policy = config.evaluation, policy_of(config, build_method(config.method), model)
     seeds = (settings.eval_seeds, settings.train_eval_seeds)
     return rollout_tasks(
-        *(config, split, new_policy, settings.episodes, seeds),
+        config,
+        split,
+        new_policy,
+        settings.episodes,
+        seeds,
         record=True,
         show=True,
         env_steps=settings.env_steps,

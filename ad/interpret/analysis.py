@@ -52,7 +52,7 @@ HISTORY_WINDOWS = 512  # contexts from the histories
 
 @dataclass(frozen=True)
 class Choice:
-    """What an analysis of a run looks at.
+    """The choice of what an analysis of a run looks at.
 
     step: train step of the checkpoint; None for the last one.
     source: where contexts come from, one of SOURCES.

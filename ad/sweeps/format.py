@@ -140,7 +140,7 @@ class SweepConfig:
 
     @property
     def measure(self) -> str:
-        """What is measured of each run: evaluation or analysis."""
+        """The measure of each run: evaluation or analysis."""
         return "analysis" if self.tables else "evaluation"
 
     @property

@@ -116,9 +116,8 @@ class SweepResults:
             return compare(values, baselines, self.settings if sweep.config.pooled else None)
         differences = {}
         for place, baseline in baselines.items():
-            own, base = self._split_means(place), self._split_means(baseline)
             if place != baseline:
-                differences[place] = [own[split] - base[split] for split in own if split in base]
+                differences[place] = self._differences(place, baseline)
         return compare(differences, None)
 
     def _paired_comparisons(self) -> dict[Place, Comparison]:
@@ -127,8 +126,8 @@ class SweepResults:
         for row, entry in self.sweep.rows.items():
             differences = {}
             for group in self.sweep.groups if entry.against else ():
-                own, base = (self._split_means((group, title)) for title in (row, entry.against))
-                differences[group, row] = [own[s] - base[s] for s in own if s in base]
+                places = (group, row), (group, entry.against)
+                differences[group, row] = self._differences(*places)
             compared |= compare(differences, None)
         return compared
 
@@ -137,9 +136,13 @@ class SweepResults:
 
         It has if the 95 % interval of the differences is below 0.
         """
-        own, base = self._split_means(place), self._split_means(other)
-        high = estimate([own[split] - base[split] for split in own if split in base]).high
+        high = estimate(self._differences(place, other)).high
         return high is not None and high < 0
+
+    def _differences(self, place: Place, other: Place) -> list[float]:
+        """Return the compared score of a cell minus that of another one, by splits of both."""
+        own, base = self._split_means(place), self._split_means(other)
+        return [own[split] - base[split] for split in own if split in base]
 
     def _split_means(self, place: Place) -> Mapping[int, float]:
         score = self.sweep.config.score

@@ -1,6 +1,7 @@
 """The tables and charts of a sweep whose measure is the evaluation."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from ad.evaluation.scores import (
     SCORES,
     UNKNOWN,
     WORSE,
+    Comparison,
     estimate,
     number,
 )
@@ -150,13 +152,9 @@ def overview_table(results: SweepResults) -> Table:
     sweep, rows = results.sweep, []
     for group in sweep.groups:
         own = {place[1]: c for place, c in results.comparisons.items() if place[0] == group}
-        lists = [
-            "; ".join(row for row, compared in own.items() if compared.verdict == verdict)
-            for verdict in VERDICTS
-        ]
         baseline = sweep.baseline(group)
         text = f"{baseline}: {results.text((group, baseline), sweep.config.score)}"
-        rows.append([group, text, *(names or UNKNOWN for names in lists)])
+        rows.append([group, text, *(names or UNKNOWN for names in _by_verdict(own))])
     return Table(["question", "compared with", *VERDICTS], rows, text_columns=(0, 1, 2, 3, 4))
 
 
@@ -303,14 +301,18 @@ def paired_table(results: SweepResults) -> Table:
     rows = []
     for row, entry in results.sweep.rows.items():
         own = {place[0]: c for place, c in results.comparisons.items() if place[1] == row}
-        lists = [
-            "; ".join(group for group, compared in own.items() if compared.verdict == verdict)
-            for verdict in VERDICTS
-        ]
-        if any(lists):
+        if any(lists := _by_verdict(own)):
             rows.append([row, entry.against, *(names or UNKNOWN for names in lists)])
     header = [results.sweep.config.heading, "compared with", *VERDICTS]
     return Table(header, rows, text_columns=(0, 1, 2, 3, 4))
+
+
+def _by_verdict(comparisons: Mapping[str, Comparison]) -> list[str]:
+    """Return the titles of the comparisons with each of the VERDICTS, with semicolons between."""
+    return [
+        "; ".join(title for title, own in comparisons.items() if own.verdict == verdict)
+        for verdict in VERDICTS
+    ]
 
 
 def cost_table(results: SweepResults, group: str) -> Table:

@@ -158,7 +158,7 @@ def input_vectors(model: SequenceModel) -> dict[str, torch.Tensor]:
 
 
 class Features(NamedTuple):
-    """What a linear encoder adds to a token for each feature: vectors [channels, cells, C]."""
+    """The vectors [channels, cells, C] that a linear encoder adds to a token for each feature."""
 
     vectors: torch.Tensor
     channels: list[str]
