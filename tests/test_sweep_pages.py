@@ -13,7 +13,7 @@ from test_sweep_plan import BOARD, STUDY, TABLES, changed
 from ad.sweeps import tables
 from ad.sweeps.load import load_sweep
 from ad.sweeps.pages import write_page
-from ad.sweeps.records import add_records
+from ad.sweeps.records import add_records, new_record
 from ad.sweeps.results import references, sweep_results
 from ad.sweeps.run import new_measure
 
@@ -154,6 +154,17 @@ def test_paired_runs_are_compared_split_by_split_where_the_plan_says_so(tmp_path
     assert (knows["labels"], knows["informed"]) == ("optimal actions", "the family of tasks")
     assert tables.paired_table(results).rows == [["distillation", "learner", "room", "–", "–"]]
     assert "distillation with learner" in page_of(sweep, results.records)
+
+
+def test_the_tuning_table_has_the_best_of_the_tries_that_did_not_fail(tmp_path):
+    sweep = write_sweep(tmp_path, BOARD, board="tuning")  # one run in each of two groups
+    base, longer, warm = sweep.tried["tuned"]
+    records = records_of(sweep, {base: [0.5], longer: [0.7]})
+    assert tables.tuning_table(sweep_results(sweep, records)).rows == []  # warm has no runs yet
+    failures = (r for cell in sweep.cells if cell.row == warm for r in cell.runs[:1])
+    records |= {run.key: new_record(run, failure="the loss is NaN") for run in failures}
+    (row,) = tables.tuning_table(sweep_results(sweep, records)).rows
+    assert row == ["tuned", "training.steps=21", "0.700", "0.500", "2, 1 failed"]
 
 
 def test_an_oracle_has_the_best_of_the_settings_tried_in_each_group(tmp_path):

@@ -124,6 +124,18 @@ def test_a_board_that_tunes_compares_what_is_tried_and_others_have_the_chosen(tm
     assert {run.config.training.steps for run in cell.runs} == {21}
 
 
+def test_rows_and_groups_have_the_settings_of_others_that_they_name(tmp_path):
+    longer = {"settings_of": "tuned", "settings": {"evaluation.temperature": 3}}
+    small = {"settings_of": "hall", "settings": {"env.episode_length": 5}}
+    core = {"groups": ["small"], "rows": ["longer"], "seeds": [0]}
+    board = changed(BOARD, "rows/longer", longer)
+    board = changed(changed(board, "groups/small", small), "boards/core", core)
+    (run,) = write_sweep(tmp_path, board).planned_runs()
+    config = run.config
+    assert (config.training.steps, config.evaluation.temperature) == (21, 3)
+    assert (config.env.kwargs["size"], config.env.episode_length) == (4, 5)
+
+
 def test_runs_are_chosen_by_titles_and_seeds(tmp_path):
     sweep = write_sweep(tmp_path, STUDY)
     assert {run.label for run in sweep.select(["encoder"], ["table"])} == {"encoder / table"}
@@ -154,6 +166,8 @@ WRONG = [
     (TABLES, "groups/first/rows/noisy", {"experiment": SMOKE}, "the same run"),
     (BOARD, "boards/core/rows", ["clones"], "no row"),
     (BOARD, "rows/clone/tuned", {"training.steps": 3}, "tuned"),
+    (BOARD, "rows/distillation/settings_of", "tund", "no row 'tund'; did you mean tuned"),
+    (BOARD, "groups/room/settings_of", "hal", "no group 'hal'"),
     (BOARD, "rows/distillation/variant", "informd", "no group has a variant 'informd'"),
 ]
 

@@ -20,6 +20,8 @@ class RowConfig:
 
     experiment: str = field("")  # YAML file of an experiment; empty: that of the group
     settings: dict = field({})  # dotted setting: value
+    # title of a row whose settings, with its tuned ones, this row has too: it tries none of its own
+    settings_of: str = field("")
     variant: str = field("")  # name of the settings of `variants` of its group that it has
     against: str = field("")  # title of the row that it is compared with, where runs are paired
     # further settings, of which a board with `tuning` finds the best; null: those of the sweep
@@ -35,6 +37,8 @@ class GroupConfig:
     about: str = field("")  # Markdown above the table
     note: str = field("")  # Markdown below the table
     experiment: str = field("")  # YAML file of an experiment; empty: that of the sweep
+    # title of a group whose experiment, settings and variants this group has too
+    settings_of: str = field("")
     settings: dict = field({})  # dotted setting: value, in all rows
     # name: dotted settings of the rows that name it, e.g. of another source; a row is left out
     # where its group has none of that name

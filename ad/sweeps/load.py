@@ -54,7 +54,7 @@ def load_sweep(path: Path, board: str = "") -> Sweep:
     entries = config.groups or {"": {}}
     titles = chosen.groups or list(entries)
     check_titles(f"{path} has no group", titles, entries)
-    groups = {title: _group(GroupConfig, entries[title], _where(path, title)) for title in titles}
+    groups = {title: _group_config(path, entries, title) for title in titles}
     rows, tried = _shared_rows(path, config, chosen)
     makers = [(_where(path, title), partial(_table, config, title)) for title in config.tables]
     tables = dict(zip(config.tables, _gather(makers), strict=True))
@@ -98,6 +98,21 @@ def _board(path: Path, config: SweepConfig, name: str) -> BoardConfig:
     return board
 
 
+def _group_config(path: Path, entries: dict[str, dict], title: str) -> GroupConfig:
+    """Return the group called `title`, with what the group that it names has."""
+    group = _group(GroupConfig, entries[title], _where(path, title))
+    if not group.settings_of:
+        return group
+    check_titles(f"{_where(path, title)}: there is no group", [group.settings_of], entries)
+    other = _group(GroupConfig, entries[group.settings_of], _where(path, group.settings_of))
+    return replace(
+        group,
+        experiment=group.experiment or other.experiment,
+        settings=other.settings | group.settings,
+        variants=other.variants | group.variants,
+    )
+
+
 def _shared_rows(
     path: Path, config: SweepConfig, board: BoardConfig
 ) -> tuple[dict[str, RowConfig], dict[str, list[str]]]:
@@ -111,10 +126,9 @@ def _shared_rows(
         title: _group(RowConfig, entry, _where(path, title))
         for title, entry in (config.rows | _grid_rows(config.grid)).items()
     }
-    rows = {
-        title: replace(row, tried=config.tried) if row.tried is None else row
-        for title, row in rows.items()
-    }
+    others = [row.settings_of for row in rows.values() if row.settings_of]
+    check_titles(f"{path} has no row", others, rows)
+    rows = {title: _with_settings_of(rows, row, config.tried) for title, row in rows.items()}
     chosen = board.rows or list(rows)
     check_titles(f"{path} has no row", chosen, rows)
     rows = {title: rows[title] for title in chosen}
@@ -123,6 +137,15 @@ def _shared_rows(
     variants = {title: _variants(title, row, board) for title, row in rows.items()}
     tried = {title: list(own) for title, own in variants.items()}
     return {name: row for own in variants.values() for name, row in own.items()}, tried
+
+
+def _with_settings_of(rows: dict[str, RowConfig], row: RowConfig, tried: list[dict]) -> RowConfig:
+    """Return `row` with the settings of the row that it names, and with what it tries."""
+    if not row.settings_of:
+        return replace(row, tried=tried) if row.tried is None else row
+    other = rows[row.settings_of]
+    settings = other.settings | (other.tuned or {}) | row.settings
+    return replace(row, settings=settings, tried=[{}])
 
 
 def _variants(title: str, row: RowConfig, board: BoardConfig) -> dict[str, RowConfig]:

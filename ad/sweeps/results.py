@@ -45,11 +45,12 @@ WITH_LEARNER = ("learner", "none")
 class SweepResults:
     """The records of each cell of a sweep that has any, in the order of its runs.
 
-    Failures are left out.
+    Failures are left out; `failed` are the cells that have some.
     """
 
     sweep: Sweep
     made: dict[Place, list[Record]]
+    failed: frozenset[Place] = frozenset()
 
     def values(self, place: Place, score: str, world: str = "") -> list[float | None]:
         """Return a score of each run of a cell that was evaluated in `world`."""
@@ -160,30 +161,38 @@ def sweep_results(sweep: Sweep, records: Records) -> SweepResults:
         ]
         for cell in sweep.cells
     }
-    return SweepResults(sweep, {place: own for place, own in made.items() if own})
+    failed = frozenset(
+        (cell.group, cell.row)
+        for cell in sweep.cells
+        if any(run.key in records and records[run.key].failure for run in cell.runs)
+    )
+    return SweepResults(sweep, {place: own for place, own in made.items() if own}, failed)
 
 
 def tuning_scores(results: SweepResults) -> dict[str, dict[str, float]]:
     """Return the NAUC of each row of a board that tunes, by method and title of the row.
 
-    It is the mean over groups and their runs. A method is left out until its rows have all runs.
+    It is the mean over groups and their runs. A row of which a run failed is left out, and so is a
+    method until its other rows have all runs.
     """
+    failed = {row for _, row in results.failed}
     unfinished = {
         cell.row
         for cell in results.sweep.cells
         if len(results.made.get((cell.group, cell.row), [])) < len(cell.runs)
     }
 
-    def score(row: str) -> float:
+    def score(row: str) -> float | None:
         means = [results.known((g, row), "nauc") for g in results.sweep.groups]
         means = [sum(own) / len(own) for own in means if own]
-        return sum(means) / len(means)
+        return sum(means) / len(means) if means else None
 
-    return {
-        method: {row: score(row) for row in rows}
+    scores = {
+        method: {row: score(row) for row in rows if row not in failed}
         for method, rows in results.sweep.tried.items()
-        if not unfinished & set(rows)
+        if not (unfinished - failed) & set(rows)
     }
+    return {method: own for method, own in scores.items() if own and None not in own.values()}
 
 
 def references(results: SweepResults, group: str) -> dict[str, dict[str, float]]:

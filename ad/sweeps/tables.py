@@ -266,7 +266,9 @@ def tuning_table(results: SweepResults) -> Table:
     for method, scores in tuning_scores(results).items():
         best = settings_text(results.sweep.rows[max(scores, key=scores.get)].tuned)
         ends = [number(end, ".3f") for end in (max(scores.values()), min(scores.values()))]
-        rows.append([method, best, *ends, str(len(scores))])
+        failed = len(results.sweep.tried[method]) - len(scores)
+        tried = f"{len(scores)}" + (f", {failed} failed" if failed else "")
+        rows.append([method, best, *ends, tried])
     return Table(["method", "best settings", "their NAUC", "lowest NAUC", "tried"], rows)
 
 
