@@ -193,6 +193,15 @@ of every batch. The same command resumes, with any number of processes.""",
         takes=open_run,
     ),
     Verb(
+        "demo",
+        "ad.pipeline:demo",
+        """Write a page in which the trained model plays a dark room: logs/<run>/demo.html.
+
+The page is one file, computes the model in JavaScript, and needs no server and no network. It is
+for runs of algorithm distillation as configs/quickstart.yaml has it; `run` writes it for them.""",
+        takes=open_run,
+    ),
+    Verb(
         "run",
         "ad.pipeline:run_experiment",
         "Collect, train, evaluate, record and report; what is done already is kept.",

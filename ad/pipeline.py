@@ -7,7 +7,7 @@ reporting are imported inside functions, since importing matplotlib takes half a
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 
 from ad.collection import collect as collection
 from ad.config.schema import Experiment
@@ -123,6 +123,21 @@ def _record_or_warn(run: Run, fresh: bool) -> None:
         warn(f"no videos: {error}")
 
 
+def demo(run: Run) -> None:
+    """Write the page in which the model plays. Takes a second, so it is always written anew."""
+    from ad.reporting.demo import write_demo
+
+    info(f"demo: {write_demo(run)}")
+
+
+def _demo_if_supported(run: Run) -> None:
+    """Write the page in which the model plays, if there is one for its world and its kind."""
+    from ad.reporting.demo import UnsupportedError
+
+    with suppress(UnsupportedError):
+        demo(run)
+
+
 def report(run: Run) -> None:
     """Write the report and print its table. Takes seconds, so it is always written anew."""
     from ad.reporting import report as reporting
@@ -151,6 +166,7 @@ def run_all(runs: Sequence[Run], fresh: bool = False, wait: bool = False) -> Non
             train(run, fresh)
             evaluate(run, fresh)
             _record_or_warn(run, fresh)
+            _demo_if_supported(run)
             report(run)
         except NumericError as error:
             if len(runs) > 1:

@@ -1,5 +1,6 @@
 """A headless browser, driven by chromedriver's WebDriver protocol (W3C) over HTTP."""
 
+import base64
 import json
 import os
 import re
@@ -39,6 +40,22 @@ class Browser:
         """Click on an element as a person does: it must be in view and not covered."""
         found = self._call("/element", {"using": "css selector", "value": selector})[ELEMENT]
         self._call(f"/element/{found}/click", {})
+
+    def press(self, *keys: str) -> None:
+        """Press and release keys one after the other, wherever the focus is."""
+        strokes = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        keyboard = {"type": "key", "id": "keyboard", "actions": strokes}
+        self._call("/actions", {"actions": [keyboard]})
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the page in pixels, which may be smaller than that of any window."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": screen}
+        self._call("/goog/cdp/execute", command)
+
+    def screenshot(self) -> bytes:
+        """Return what is seen of the page, as a PNG file."""
+        return base64.b64decode(self._call("/screenshot", method="GET"))
 
     def wait(self, condition: str, seconds: float = 60) -> None:
         """Wait until a JavaScript expression is true."""

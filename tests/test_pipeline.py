@@ -119,6 +119,7 @@ def test_the_report_needs_nothing_from_elsewhere(config):
     page = (folder(config) / "report.html").read_text()
     assert set(re.findall(r"https?://[^\"' ]*", page)) <= {"http://www.w3.org/2000/svg"}
     assert "data:video/mp4" in page
+    assert 'href="demo.html"' in page and (folder(config) / "demo.html").exists()
 
 
 def test_the_second_time_nothing_is_computed_again(again, capsys):

@@ -90,6 +90,7 @@ def test_all_verbs_run_without_histories(whole):
     names = {"table.md", "report.html", "trajectories.npz", "config.yaml"}
     assert names < {path.name for path in whole.folder.iterdir()}
     assert not (whole.folder.parents[1] / "histories").exists()
+    assert not (whole.folder / "demo.html").exists()  # the page is for transformers
     results = json.loads((whole.folder / "results.json").read_text())
     assert results["transitions"] == TINY["env_steps"]
     assert "source" not in results["references"] and "random" in results["references"]

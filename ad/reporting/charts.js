@@ -2,7 +2,7 @@
 // Charts as SVG, for every page: reports, sweeps, the inspection page and the app. Colors and fonts come from page.css, which
 // every page that loads this file includes. No page computes a statistic: intervals arrive as `low` and `high`.
 //
-// chart(spec) returns a <figure>, which draws itself again when its width changes. The fields of a spec, all but the first four optional:
+// chart(spec) returns a <figure>, which draws itself again when its width changes, and by its function redraw() after its arrays changed. The fields of a spec, all but the first four optional:
 //   kind     "lines" (over ordered columns), "columns" (upright bars over ordered columns), "bars" and "points" (a row of the
 //            picture for each column), "heat" (a cell for each row and column), "map" (a grid for each row; columns are "row-column")
 //   columns  labels, numbers or text: the x axis, the bars, or the cells
@@ -303,6 +303,7 @@ function chart(given) {
     const title = spec.title ? [element("figcaption", {}, spec.title)] : [];
     box.replaceChildren(...title, draw(spec, Math.min(Math.max(drawn, 240), 1000)), ...(hasLegend ? [legend(spec, redraw)] : []));
   };
+  box.redraw = () => drawn && redraw();
   box.fit = () => box.clientWidth && box.clientWidth !== drawn && ((drawn = box.clientWidth), redraw());
   new ResizeObserver(() => requestAnimationFrame(box.fit)).observe(box);
   return box;

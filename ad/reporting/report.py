@@ -18,6 +18,7 @@ from ad.evaluation.transfer import world_results
 from ad.methods import build_method
 from ad.reporting import charts, plots, tables
 from ad.reporting.data_returns import data_returns, describe_returns
+from ad.reporting.demo import PAGE as DEMO
 from ad.reporting.headline import headline
 from ad.reporting.page import (
     Block,
@@ -86,6 +87,7 @@ def run_page(run: Run, results: dict, curve: Chart) -> Page:
                     "The weights are frozen: from episode to episode, only the model's context "
                     f"changes. Band: 95 % interval, {method}."
                 ),
+                *_demo(run),
             ],
         ),
         *_calibration(results, noun),
@@ -158,6 +160,12 @@ def _head(run: Run, results: dict, has_maps: bool) -> Section:
     blocks += [Text(f"Warning: {warning}.", "warning")] if warning else []
     blocks += [Text(left_out)] if unknown else []
     return Section("", blocks)
+
+
+def _demo(run: Run) -> Iterator[Text]:
+    """Yield the link to the page in which the model plays, if it is written."""
+    if (run.folder / DEMO).exists():
+        yield Text(f"[Watch the model learn]({DEMO}): put the goal where you like.", "lead")
 
 
 def _calibration(results: dict, noun: str) -> Iterator[Section]:
