@@ -89,7 +89,7 @@ POSITIONS = Registry(
 REWARDS = Registry(
     "reward embedding",
     {
-        "table": "ad.models.rewards:RewardTable",
+        "table": "ad.models.rewards:table_or_projection",
         "projection": "ad.models.rewards:RewardProjection",
         "none": "ad.models.rewards:NoReward",
     },

@@ -1,4 +1,4 @@
-"""Vector environments of any Gymnasium id with discrete actions.
+"""Vector environments of any Gymnasium id, with discrete actions or bins of continuous ones.
 
 The environments run in Gymnasium's SyncVectorEnv, or each in a process of its own (AsyncVectorEnv).
 A task is a dict of keyword arguments for `gymnasium.make`, and is named by its index: task `[i]` is
@@ -6,6 +6,7 @@ A task is a dict of keyword arguments for `gymnasium.make`, and is named by its 
 """
 
 import operator
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from envs.action_bins import ActionBins
 from envs.checks import check_actions, check_indices, env_tasks
 from envs.oracle import TaskOracle
 from envs.spaces import check_action_space, check_discrete_parts, check_observation_space
@@ -84,9 +86,10 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
         """Raise ValueError if `env_id` needs a package that is missing; by default none."""
 
     @staticmethod
-    def single(env_id: str | EnvSpec, **kwargs) -> gymnasium.Env:
-        """Make one environment."""
-        return gymnasium.make(env_id, **kwargs)
+    def single(env_id: str | EnvSpec, action_bins=None, **kwargs) -> gymnasium.Env:
+        """Make one environment, with `ActionBins` if `action_bins` are given."""
+        env = gymnasium.make(env_id, **kwargs)
+        return env if action_bins is None else ActionBins(env, action_bins)
 
     @cached_property
     def _envs(self) -> SyncVectorEnv | AsyncVectorEnv:
@@ -164,6 +167,44 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
             actions[~active] = NO_STEP
         observations, rewards, terminated, truncated, _ = self._envs.step(actions)
         return observations, rewards.astype(np.float32), terminated, truncated, {}
+
+    @cached_property
+    def can_render(self) -> bool:
+        """Whether an environment can be made and drawn, so that `replay` has frames."""
+        try:
+            env = self.single(self._made, render_mode="rgb_array", **self._settings(0))
+            env.reset()
+            return isinstance(env.render(), np.ndarray)
+        except Exception:  # of a package for drawing that is missing, or of the environment itself
+            return False
+
+    def replay(
+        self, task, seed: int, episodes: Sequence[tuple[np.ndarray, float]], chosen: Collection[int]
+    ) -> dict[int, np.ndarray]:
+        """Play an environment's episodes again and draw the `chosen` ones, by their numbers.
+
+        `episodes` has the actions, int [T], and the return of each episode since the reset with
+        `seed`. Returns frames, uint8 [T + 1, H, W, 3]. Raises ValueError if a return is another
+        one now, so that more than the seed decides what happens.
+        """
+        env = self.single(self._made, render_mode="rgb_array", **self._settings(int(task[0])))
+        frames: dict[int, list[np.ndarray]] = {episode: [] for episode in chosen}
+        for episode, (actions, expected) in enumerate(episodes):
+            own, total = frames.get(episode), np.float64(0)
+            env.reset(seed=seed if episode == 0 else None)
+            if own is not None:
+                own.append(env.render())
+            for action in actions:
+                total += np.float32(env.step(int(action))[1])
+                if own is not None:
+                    own.append(env.render())
+            if not np.isclose(total, expected, rtol=1e-4, atol=1e-4):
+                raise ValueError(
+                    f"episode {episode + 1} returned {expected:g}, and {total:g} when it was "
+                    "played again from its seed"
+                )
+        env.close()
+        return {episode: np.stack(own) for episode, own in frames.items()}
 
     def close_extras(self, **kwargs) -> None:
         """Close the environments and their processes."""

@@ -159,6 +159,8 @@ class TaskOracle:
         """Return the learning curves of other agents over E = `episodes` episodes, by name."""
         return {}
 
+    can_render = False  # whether `replay` draws what `frames` cannot
+
     def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray | None:
         """Draw one episode of `task`, int [D], as frames, uint8 [T + 1, H, W, 3].
 

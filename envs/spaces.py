@@ -155,7 +155,8 @@ def _largest(dtype: str) -> int:
 def check_action_space(space: gymnasium.Space) -> None:
     """Raise ValueError unless actions are the numbers from 0 of a Discrete space."""
     if not _is_index(space):
-        raise ValueError(f"the action space must be Discrete from 0, it is {space}")
+        hint = ": set env.kwargs to {action_bins: 5}" if isinstance(space, spaces.Box) else ""
+        raise ValueError(f"the action space must be Discrete from 0, it is {space}{hint}")
 
 
 def _make_parts(space: gymnasium.Space, factors: tuple[int, ...] | None) -> dict[str, Part]:

@@ -95,6 +95,16 @@ def test_videos_that_are_up_to_date_are_kept_and_those_of_other_goals_removed(ru
     assert all(path.stat().st_mtime_ns == before[path] for path in run.videos.iterdir())
 
 
+def test_a_gymnasium_environment_plays_its_held_out_episodes_again(smoke, tmp_path):
+    slippery = "[{is_slippery: true}, {is_slippery: true, max_episode_steps: 50}]"
+    cliffs = ["--env.id", "CliffWalking-v1", "--env.tasks", slippery]
+    split = ["--split.num_train_tasks", "1", "--model.encoder", "table"]
+    run = evaluated_run(smoke(tmp_path, *cliffs, *split))
+    assert record(run) == (1, 1)
+    (path,) = run.videos.iterdir()
+    assert path.name.startswith("held_out_") and len(decoded(path)) > FPS
+
+
 def test_a_mission_in_words_stands_above_its_episode(monkeypatch):
     world = envs.make_base("BabyAI-GoToLocal-v0", [{"seed": 3}], tasks=[[0]])
     theirs, seen = gymnasium.make("BabyAI-GoToLocal-v0"), world.reset()[0]

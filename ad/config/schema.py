@@ -127,7 +127,8 @@ class ModelConfig:
     positions: int = field(2000, at_least=1)
     """number of entries in the position table, for model.position window or history"""
     reward: str = field("table", choices=REWARDS)
-    """reward embedding: a learned vector for each value, a linear map of the value, or none"""
+    """reward embedding: a learned vector for each value (of more than 64 values: a projection),
+    a linear map of the value, or none"""
     reward_token: str = field("after", choices=("after", "before"))
     """place of a separate reward token: after its action or before the next observation"""
 

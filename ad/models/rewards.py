@@ -10,21 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ad.data.spec import Spec
-from ad.errors import ConfigError
 
 
 class RewardTable(nn.Embedding):
-    """An embedding table over the reward values of the histories; others take the nearest value.
-
-    Raises ConfigError if the histories have too many different rewards to list.
-    """
+    """An embedding table over the reward values of the histories; others take the nearest value."""
 
     def __init__(self, spec: Spec, width: int):
-        if not spec.rewards:
-            raise ConfigError(
-                "model.reward table is for few different rewards, but those of the histories are "
-                f"a range from {spec.reward_range[0]:g} to {spec.reward_range[1]:g}: use projection"
-            )
         super().__init__(len(spec.rewards) + 1, width)
         values = np.array(spec.rewards)
         between = torch.tensor((values[1:] + values[:-1]) / 2)  # float64, to be exact
@@ -54,6 +45,11 @@ class RewardProjection(nn.Module):
         return torch.where(
             reward.isnan()[..., None], self.none.weight[0].to(vectors.dtype), vectors
         )
+
+
+def table_or_projection(spec: Spec, width: int) -> RewardTable | RewardProjection:
+    """Return a table, or a projection if the histories have more rewards than `spec` lists."""
+    return (RewardTable if spec.rewards else RewardProjection)(spec, width)
 
 
 class NoReward(nn.Embedding):

@@ -1,14 +1,15 @@
 """Record videos of a run: the learning of source agents, and the frozen model on held-out tasks.
 
 A video shows three episodes side by side with their numbers and returns. The world draws them, from
-the recorded fields of their transitions. Reads the histories and
+the recorded fields of their transitions. An environment of Gymnasium plays those of an evaluation
+again, from their seed, so that there are no videos of its source agents. Reads the histories and
 `trajectories.npz`, writes `videos/<run>/source_<task>.mp4` and `videos/<run>/held_out_<task>.mp4`.
 Files that already show the same frames are kept; other videos in the folder are removed.
 """
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,8 @@ from ad.data.spec import field_name
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.reporting import video
+from ad.rollout.rollout import derive_seeds
+from ad.rollout.tasks import env_seed
 from ad.runtime.run import Run
 from envs.minigrid.encoding import has_words, words_of
 from envs.oracle import TaskOracle
@@ -49,11 +52,28 @@ class EpisodeSequence:
     stop: np.ndarray
     returns: np.ndarray
 
-    def frames(self, world: TaskOracle, episode: int) -> np.ndarray | None:
-        """Return the frames of one episode, uint8 [steps + 1, H, W, 3]; None if unknown."""
-        steps = slice(self.start[episode], self.stop[episode])
-        fields = {name: values[steps] for name, values in self.transitions.items()}
-        return world.frames(self.task, fields)
+    def frames(self, world: TaskOracle, chosen: Collection[int]) -> dict[int, np.ndarray]:
+        """Return the frames of the `chosen` episodes by their numbers, uint8 [steps + 1, H, W, 3].
+
+        A world that does not draw transitions plays the episodes of an evaluation again. Raises
+        ConfigError if they are others then.
+        """
+        episodes = [slice(*ends) for ends in zip(self.start, self.stop, strict=True)]
+        if draws_transitions(world):
+            fields = {
+                e: {name: values[episodes[e]] for name, values in self.transitions.items()}
+                for e in chosen
+            }
+            return {e: world.frames(self.task, own) for e, own in fields.items()}
+        actions = [self.transitions["action"][steps] for steps in episodes]
+        played = list(zip(actions, self.returns.tolist(), strict=True))
+        (seed,), _ = derive_seeds([env_seed(0, self.task)])  # of the first evaluation seed
+        try:
+            return world.replay(self.task, seed, played, chosen)
+        except ValueError as error:
+            raise ConfigError(
+                f"there can be no video, so set record.held_out_videos to 0: {error}"
+            ) from error
 
 
 def record(run: Run) -> tuple[int, int] | None:
@@ -67,7 +87,8 @@ def record(run: Run) -> tuple[int, int] | None:
     if not can_draw(run):
         return None
     total = min(settings.held_out_videos, len(run.split.held_out_tasks))
-    total += len(run.history_tasks) * run.config.record.source_videos
+    if draws_transitions(run.world):
+        total += len(run.history_tasks) * settings.source_videos
     threads, written = run.config.threads or os.cpu_count() or 1, {}
     with (
         tqdm(total=total, desc="record", unit=" videos", disable=None) as bar,
@@ -86,8 +107,13 @@ def record(run: Run) -> tuple[int, int] | None:
 
 
 def can_draw(run: Run) -> bool:
-    """Return whether the world draws its episodes."""
-    return type(run.world).frames is not TaskOracle.frames
+    """Return whether the world draws its episodes, or plays them again."""
+    return draws_transitions(run.world) or run.world.can_render
+
+
+def draws_transitions(world: TaskOracle) -> bool:
+    """Return whether the world draws an episode from its transitions."""
+    return type(world).frames is not TaskOracle.frames
 
 
 def rollout_episodes(path: Path, count: int) -> Iterator[EpisodeSequence]:
@@ -125,7 +151,8 @@ def episode_montage(
     world: TaskOracle, sequence: EpisodeSequence, chosen: set[int], title: str
 ) -> np.ndarray:
     """Draw the `chosen` episodes side by side, frames [T, H, W, 3]; the last frame lasts 1 s."""
-    panels = [_panel(world, sequence, episode) for episode in sorted(chosen)]
+    drawn = sequence.frames(world, chosen)
+    panels = [_panel(world, sequence, e, drawn[e]) for e in sorted(chosen)]
     frames = video.add_caption(video.side_by_side(panels), title, size=19)
     frames = np.concatenate([frames, np.repeat(frames[-1:], FPS, axis=0)])
     return video.add_margin(frames)
@@ -147,7 +174,7 @@ def _montages(run: Run) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
             title = f"Frozen model on held-out {noun} {text}: one context, no training"
             frames = partial(episode_montage, world, sequence, chosen, title)
             yield run.videos / f"held_out_{name}.mp4", frames
-    if settings.source_videos:
+    if settings.source_videos and draws_transitions(world):
         histories = HistoryStore(run.config)
         for task in run.history_tasks:
             frames = partial(_source_montage, world, task, histories.folder(task))
@@ -161,12 +188,13 @@ def _source_montage(world: TaskOracle, task: np.ndarray, folder: Path) -> np.nda
     return episode_montage(world, sequence, {0, last // 2, last}, title)
 
 
-def _panel(world: TaskOracle, sequence: EpisodeSequence, episode: int) -> np.ndarray:
-    """Draw one episode, frames [steps + 1, H, W, 3], with its number and return above them.
+def _panel(
+    world: TaskOracle, sequence: EpisodeSequence, episode: int, frames: np.ndarray
+) -> np.ndarray:
+    """Return the frames of an episode, [steps + 1, H, W, 3], with its number and return above.
 
     A mission stands between.
     """
-    frames = sequence.frames(world, episode)
     for name, part in observation_parts(world).items():
         if has_words(part):
             first = sequence.transitions[field_name("observation", name)][sequence.start[episode]]
