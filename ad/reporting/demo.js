@@ -51,11 +51,11 @@ function step() {
 
 // Curves over episodes, a row for the model, the random walk and the optimum. `source` is "lengths" or "returns".
 function curve(source, title, value, most, optimum) {
-  const rows = ["the model", "a random walk", "the best possible"], styles = [{ color: 0 }, { color: 1 }, { color: 6, dash: 1 }];
+  const rows = ["the model", "a random walk", "the best possible"], styles = [{ color: 0, width: 2.5 }, { color: 1, width: 1.2 }, { color: 6, dash: 1 }];
   const spec = { kind: "lines", title, rows, styles, column_name: "episode", value_name: value, domain: [0, most], columns: [], values: [[], [], []], marks: [] };
   const figure = chart(spec), own = game;
   const update = () => {
-    const first = Math.max(0, own.episodes - MOST_EPISODES), shown = range(Math.max(MEAN, own.episodes - first)).map((n) => first + n);
+    const first = Math.max(0, own.episodes - MOST_EPISODES), shown = range(Math.max(MEAN, own.episodes + 1 - first)).map((n) => first + n);
     const refill = (list, values) => list.splice(0, list.length, ...values);
     refill(spec.columns, shown.map((n) => n + 1));
     own[source].forEach((values, row) => refill(spec.values[row], shown.map((n) => meanUpTo(values, n, source === "returns" ? MEAN : 1))));
