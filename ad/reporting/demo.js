@@ -6,8 +6,9 @@ const [ROWS, COLUMNS] = world.shape;
 const MOST_EPISODES = 300; // in the curves, the newest ones
 const MEAN = 10; // episodes of which the curve of returns is the mean
 const CURVE_PAUSE = 250; // milliseconds between two drawings of the curves while playing
-const FRAME = 12; // milliseconds of steps between two pictures, as fast as it can
+const FRAME = 40; // milliseconds of steps between two pictures, as fast as it can
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+const NO_GOAL = world.starts.length > 1 ? "no task of this world has its goal here" : "episodes start here";
 const byId = (id) => document.getElementById(id);
 
 const agent = new Agent(model);
@@ -86,7 +87,7 @@ function room(svg) {
   const square = (cell, inset, attributes) => element("rect", { x: (cell % COLUMNS) + inset, y: Math.floor(cell / COLUMNS) + inset, width: 1 - 2 * inset, height: 1 - 2 * inset, ...attributes });
   svg.setAttribute("viewBox", `0 0 ${COLUMNS} ${ROWS}`);
   for (const cell of range(ROWS * COLUMNS)) {
-    const goal = world.goals[cell], rect = square(cell, 0, { class: goal ? "cell" : "cell start", "data-cell": cell, "data-tip": goal ? `${place(cell)}\n${kind(cell)}` : `${place(cell)}\nepisodes start here: no goal` });
+    const goal = world.goals[cell], rect = square(cell, 0, { class: goal ? "cell" : "cell start", "data-cell": cell, "data-tip": goal ? `${place(cell)}\n${kind(cell)}` : `${place(cell)}\n${NO_GOAL}` });
     svg.append(rect);
     if (goal && !goal.train) svg.append(element("circle", { cx: (cell % COLUMNS) + 0.14, cy: Math.floor(cell / COLUMNS) + 0.14, r: 0.09, class: "untrained" }));
   }
@@ -182,7 +183,7 @@ function mark(text) {
 
 function putGoal(cell) {
   if (world.goals[cell]) return begin(cell);
-  byId("goal").textContent = `Episodes start in ${place(cell)}: the goal cannot be there.`;
+  byId("goal").textContent = `There is no goal in ${place(cell)}: ${NO_GOAL}.`;
 }
 
 function moveCursor(event) {
@@ -191,7 +192,7 @@ function moveCursor(event) {
     const [down, right] = MOVES[event.key], row = Math.floor(cursor / COLUMNS) + down, column = (cursor % COLUMNS) + right;
     if (row < 0 || row >= ROWS || column < 0 || column >= COLUMNS) return event.preventDefault();
     cursor = row * COLUMNS + column;
-    byId("goal").textContent = `Enter puts the goal into ${place(cursor)}${world.goals[cursor] ? `, ${kind(cursor)}` : ": not possible, episodes start there"}.`;
+    byId("goal").textContent = `Enter puts the goal into ${place(cursor)}${world.goals[cursor] ? `, ${kind(cursor)}` : `: not possible, ${NO_GOAL}`}.`;
     drawModel(game.player);
   } else return;
   event.preventDefault();
