@@ -148,7 +148,8 @@ class TaskOracle:
     def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray | None:
         """Return which tasks each transition is consistent with, bool [..., K].
 
-        Only for deterministic families. `transitions` has an array [...] for each field:
+        Only for deterministic families. None, also for no transitions, if the observations do not
+        tell. `transitions` has an array [...] for each field:
         observation, action, reward, next_observation, terminated and time, and if the world has
         `states()`, state: the index of the state before the step. A caller leaves out what an
         agent sees once a single task is left: a reward that is paid once would not come again.

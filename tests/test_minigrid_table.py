@@ -7,8 +7,12 @@ import gymnasium
 import minigrid
 import numpy as np
 import pytest
+from recorded import played
 
 import envs
+from ad.config.parser import load
+from ad.errors import ConfigError
+from ad.registry import SOURCES
 from envs.minigrid import table_files, tabular
 from envs.minigrid.encoding import words_of
 from envs.minigrid.table_files import VARIABLE
@@ -16,8 +20,9 @@ from envs.minigrid.table_world import load_family
 
 TABLE, EMPTY, GO_TO_DOOR = "MiniGridTable-v0", "MiniGrid-Empty-5x5-v0", "MiniGrid-GoToDoor-5x5-v0"
 DOORS = {"minigrid_id": GO_TO_DOOR, "seeds": [3, 1, 4]}
+CROSSING = "MiniGrid-SimpleCrossingS9N1-v0"
 FAMILIES = {
-    "MiniGrid-SimpleCrossingS9N1-v0": {"view": 5},
+    CROSSING: {"view": 5},
     "MiniGrid-KeyCorridorS3R1-v0": {},  # success compares objects
     "MiniGrid-RedBlueDoors-6x6-v0": {"view": 3},
     "BabyAI-OpenDoorsOrderN2-v0": {},  # the order of two instructions, and time limits that differ
@@ -171,8 +176,63 @@ def test_returns_and_policy_of_an_empty_room_are_those_worked_out_by_hand():
     assert np.sum(rewards) == pytest.approx(0.955)
 
 
-def test_videos_and_renders_are_the_packages():
-    vec_env = envs.make_vec(TABLE, [[4]], 30, **DOORS)
+def test_a_state_id_is_column_row_direction_and_rank():
+    empty = world(observation="state_id")
+    assert empty.observation_factors == (5, 5, 4, 1) and empty.states() is None
+    assert empty.reset(seed=0)[0].tolist() == [24]  # column 1, row 1, right: (1 * 5 + 1) * 4 + 0
+    assert [int(empty.step([action])[0][0]) for action in (2, 2, 2, 1)] == [44, 64, 64, 65]
+    doors = world(GO_TO_DOOR, [3, 1, 4], observation="state_id")
+    for numbers, table in zip(
+        doors._numbers, (world(GO_TO_DOOR, [k]) for k in (3, 1, 4)), strict=True
+    ):
+        own = numbers[: table._table.terminal.shape[1]]
+        assert len(set(own.tolist())) == len(own)  # states of which doors are open differ in rank
+
+
+def learn(name: str, steps: int, num_envs: int, **settings):
+    """Let a source learn three small crossings by their state_id, in episodes of 20 steps.
+
+    Return the source, and return / optimal return of the last episode of each actor, [3, N].
+    """
+    kwargs = {"minigrid_id": CROSSING, "seeds": 3, "arguments": {"size": 5}, "max_steps": 20}
+    tasks = world(observation="state_id", **kwargs).all_tasks()
+    env = envs.make_vec(TABLE, tasks.repeat(num_envs, 0), 20, observation="state_id", **kwargs)
+    agents = SOURCES.load(name)
+    source = agents(agents.Settings(**settings), env, tasks, num_envs, [1, 2, 3])
+    data, returns = played(source, steps), np.zeros((3, num_envs))
+    for k, n in np.ndindex(returns.shape):
+        ends = np.flatnonzero((data["terminated"] | data["truncated"])[:, k, n])
+        returns[k, n] = data["reward"][ends[-2] + 1 : ends[-1] + 1, k, n].sum()
+    return source, returns / env.unwrapped.optimal_return(tasks, 20)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "least", "settings"),
+    [
+        ("q_learning", 2000, 1, {"initial_value": 0.5, "discount": 0.9, "planning_steps": 40}),
+        ("a2c", 15_000, 0.8, {}),
+        ("ppo", 3000, 0.9, {}),
+        ("posterior_sampling", 100, 1, {}),
+    ],
+)
+def test_sources_find_the_best_path_through_a_crossing(name, steps, least, settings):
+    source, share = learn(name, steps, 5, **settings)
+    assert share.mean() >= least - 1e-6 and share.max() == pytest.approx(1)
+    if name == "posterior_sampling":
+        np.testing.assert_array_equal(source.possible.reshape(3, 5, 3)[:, 0], np.eye(3))
+
+
+def test_posterior_sampling_is_refused_where_pictures_are_observed():
+    kwargs = "{minigrid_id: MiniGrid-Empty-5x5-v0, seeds: [0, 1]}"
+    words = ["--env.id", TABLE, "--env.kwargs", kwargs, "--split.num_train_tasks", "1"]
+    words += ["--model.encoder", "table", "--source.algorithm", "posterior_sampling"]
+    with pytest.raises(ConfigError, match="knows which of its tasks are possible"):
+        load(words)
+
+
+@pytest.mark.parametrize("observation", ["observation_id", "state_id"])
+def test_videos_and_renders_are_the_packages(observation):
+    vec_env = envs.make_vec(TABLE, [[4]], 30, observation=observation, **DOORS)
     env = envs.make(TABLE, None, task=[4], render_mode="rgb_array", **DOORS)
     theirs, actions = gymnasium.make(GO_TO_DOOR), [1, 2, 2, 0]
     theirs.reset(seed=4), env.reset(seed=0)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ad.config.fields import field
 from ad.config.schema import Experiment
-from ad.data.schema import TransitionChunk
+from ad.data.schema import STORED, TransitionChunk
 from ad.sources.actors import Actors, actor_keys
 from ad.sources.base import RolloutSource, knows_optimal_policy, unfit
 from envs.oracle import TaskOracle
@@ -46,7 +46,8 @@ class PosteriorSampling(RolloutSource):
         """Raise SettingError unless `world` knows its optimal policies and the possible tasks."""
         if not knows_optimal_policy(world):
             raise unfit(config, "it needs a world that knows its optimal policy")
-        if type(world).possible is TaskOracle.possible:
+        nothing = dict.fromkeys((*STORED, "state"), np.zeros(0, np.int64))
+        if world.possible(nothing, world.all_tasks()[:1]) is None:
             raise unfit(config, "it needs a world that knows which of its tasks are possible")
         tasks = world.all_tasks()
         num_bytes = world.optimal_policy(tasks[:1]).nbytes * len(tasks)
@@ -111,4 +112,6 @@ class PosteriorSampling(RolloutSource):
         steps = self.world.steps_to_success(self.tasks) if self.settings.nearness else None
         if steps is None:
             return np.ones((self.cumulative.shape[1], len(self.tasks)))
+        reached = np.isfinite(steps)
+        steps = np.where(reached, steps, steps.max(where=reached, initial=0) + 1)
         return np.exp(-self.settings.nearness * (steps - steps.min(0))).T

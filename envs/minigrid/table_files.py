@@ -59,23 +59,31 @@ def make_table(minigrid_id: str, arguments: dict, settings: Settings, seed: int)
 
 
 def load_tables(
-    minigrid_id: str, arguments: dict, settings: Settings, seeds: int | tuple, workers: int
+    minigrid_id: str,
+    arguments: dict,
+    settings: Settings,
+    seeds: int | tuple,
+    workers: int,
+    content: Callable[[Table], Iterable[np.ndarray]],
 ) -> dict[int, Table]:
     """Return the tables of `seeds` by seed; missing ones are made in `workers` processes.
 
-    A number n means the first n seeds whose tables differ. Raises ValueError as `make_layouts` and
-    `make_table` do, and if there are fewer among the first TRIES * n seeds.
+    A number n means the first n seeds whose tables differ in `content`. Raises ValueError as
+    `make_layouts` and `make_table` do, and if there are fewer among the first TRIES * n seeds.
     """
     make, found = partial(make_table, minigrid_id, arguments, settings), {}
     env = make_layouts(minigrid_id, arguments, settings)
     if not isinstance(seeds, int):
         return _load(make, _paths(env, seeds), workers)
-    for tried in range(seeds, TRIES * seeds + 1, seeds):
-        for seed, table in _load(make, _paths(env, range(tried - seeds, tried)), workers).items():
-            content = b"".join(array.tobytes() for array in vars(table).values())
-            found.setdefault(hashlib.sha256(content).digest(), (seed, table))
-        if len(found) >= seeds:
-            return dict(itertools.islice(found.values(), seeds))
+    tried, most = 0, TRIES * seeds
+    while len(found) < seeds and tried < most:
+        missing = range(tried, min(tried + max(seeds - len(found), workers), most))
+        for seed, table in _load(make, _paths(env, missing), workers).items():
+            joined = b"".join(array.tobytes() for array in content(table))
+            found.setdefault(hashlib.sha256(joined).digest(), (seed, table))
+        tried = missing.stop
+    if len(found) >= seeds:
+        return dict(itertools.islice(found.values(), seeds))
     few = f"{len(found)} different layouts among the first {tried} seeds"
     raise ValueError(f"{minigrid_id} has {few}, not {seeds}")
 

@@ -15,7 +15,7 @@ from gymnasium.spaces import Dict, Discrete
 from envs.checks import MAX_SEED, check_choice, check_integer, check_tasks
 from envs.mdps.planning import greedy_policy
 from envs.minigrid.drawing import draw_replay
-from envs.minigrid.encoding import one_hot
+from envs.minigrid.encoding import OBJECTS, one_hot
 from envs.minigrid.observation import KINDS, Settings
 from envs.minigrid.table_files import load_tables, make_layouts
 from envs.minigrid.tabular import Table, time_factor
@@ -23,21 +23,29 @@ from envs.minigrid.vector_env import MiniGridVectorEnv
 from envs.render import cell_pixels
 from envs.world import World
 
-NUMBER = "observation_id"  # the observation that is the number of the picture
+# Observations that are a number: of the picture, and of the state.
+NUMBER, STATE = "observation_id", "state_id"
 MAX_LAYOUTS, MAX_WORKERS = 100_000, 256
 
 
 @lru_cache(maxsize=8)
 def load_family(
-    minigrid_id: str, arguments: str, settings: Settings, seeds: int | tuple, workers: int
+    minigrid_id: str,
+    arguments: str,
+    settings: Settings,
+    seeds: int | tuple,
+    workers: int,
+    by_state: bool,
 ) -> tuple[list[int], Table]:
     """Return K seeds, and their tables as one with arrays [K, S, ...], S the most states.
 
     `pictures` and `missions` are the different ones of all layouts, sorted, and are numbered alike
-    in all of them. A process loads the same layouts only once. Arguments and errors are those of
+    in all of them. `by_state`: layouts do not differ in what is seen but for the agent's cell. A
+    process loads the same layouts only once. Other arguments and errors are those of
     `load_tables`; `arguments` is JSON.
     """
-    by_seed = load_tables(minigrid_id, json.loads(arguments), settings, seeds, workers)
+    content = _unseen if by_state else lambda table: vars(table).values()
+    by_seed = load_tables(minigrid_id, json.loads(arguments), settings, seeds, workers, content)
     tables, shared = list(by_seed.values()), {}
     for plural, singular in (("pictures", "picture"), ("missions", "mission")):
         each = [getattr(table, plural) for table in tables]
@@ -60,6 +68,8 @@ class MiniGridTable(World):
     view, direction, mission, pixels: as in `envs.minigrid.observation.Settings`; observation: the
     same, or observation_id, the number of the index picture among those of all layouts. So a
     picture has one number in all tasks of a world, and another in a world with other layouts.
+    state_id is the number of the state, which shows nothing of the layout: column, row, direction,
+    and rank among the layout's states with these, in the order in which they were found.
     max_steps, arguments: the time limit, by default the id's own, and other arguments of the id.
     workers: the processes that make tables which are not on the disk yet.
     Raises ValueError for a bad setting or task, and for a layout that is no table.
@@ -88,10 +98,10 @@ class MiniGridTable(World):
         workers: int = 1,
         render_mode: str | None = None,
     ):
-        check_choice("observation", observation, (NUMBER, *KINDS))
+        check_choice("observation", observation, (NUMBER, STATE, *KINDS))
         check_integer("workers", workers, 1, MAX_WORKERS)
-        self.is_number = observation == NUMBER
-        kind = "index" if self.is_number else observation
+        self.is_state = observation == STATE
+        kind = {NUMBER: "index", STATE: "full"}.get(observation, observation)
         self.settings = Settings(view, kind, direction, mission, pixels)
         stored = Settings(view, "index" if kind == "one_hot" else kind, pixels=pixels)
         if not isinstance(minigrid_id, str) or not isinstance(arguments, dict | None):
@@ -99,19 +109,31 @@ class MiniGridTable(World):
         limit = {} if max_steps is None else {"max_steps": max_steps}
         self._made = minigrid_id, {**(arguments or {}), **limit}
         self.seeds, self._table = load_family(
-            minigrid_id, json.dumps(self._made[1]), stored, _check_seeds(seeds), workers
+            minigrid_id,
+            json.dumps(self._made[1]),
+            stored,
+            _check_seeds(seeds),
+            workers,
+            self.is_state,
         )
         env, table = make_layouts(*self._made, self.settings), self._table
+        # The number by which each state is observed, [K, S].
+        self._numbers, self._factors = table.picture, (len(table.pictures),)
+        if self.is_state:
+            self._numbers, self._factors = number_states(table)
         self._images = one_hot(table.pictures) if kind == "one_hot" else table.pictures
         if mission:
             self._missions = np.array([env.missions.encode(text) for text in table.missions])
         if env.unwrapped.actions.__module__ == "minigrid.core.actions":
             self.action_names = MiniGridVectorEnv.action_names
         space = env.observation_space
+        self.is_number = observation in (NUMBER, STATE)
         if self.is_number:
-            image = Discrete(len(table.pictures))
+            image = Discrete(int(np.prod(self._factors)))
             space = Dict({**space, "image": image}) if isinstance(space, Dict) else image
         super().__init__(num_envs, tasks, space, env.action_space, render_mode)
+        if self.is_state and isinstance(space, Discrete):
+            self.observation_factors = self._factors
         self._row = self._index(self.tasks)
         self._first = self._row * table.terminal.shape[1]  # of the states of the own layout
         self._limit, self._horizon = table.limit[self._row], table.horizon[self._row]
@@ -136,9 +158,12 @@ class MiniGridTable(World):
         """Return whether returns are above 0."""
         return returns > 0
 
-    def states(self) -> np.ndarray:
-        """Return the number of the present state among those of its layout, int64 [N]."""
-        return self._states.copy()
+    def states(self) -> np.ndarray | None:
+        """Return the number of the present state among those of its layout, int64 [N].
+
+        None if it is observed as a state_id, by which all that follows is indexed then.
+        """
+        return None if self.is_state else self._states.copy()
 
     def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray:
         """Return the best possible return of an agent that knows layout and state, float [K]."""
@@ -154,17 +179,47 @@ class MiniGridTable(World):
         If all successes pay alike and end the episode, they are the best at any time: those on a
         shortest path.
         """
-        return greedy_policy(self._action_values(tasks, None))
+        policy = greedy_policy(self._action_values(tasks, None))
+        return self._by_state(policy, tasks, 1 / self._num_actions)
+
+    def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray | None:
+        """Return which layouts make each transition of a state_id, bool [..., K].
+
+        None for pictures: which layouts are possible then depends on all steps of an episode.
+        """
+        if not self.is_state:
+            return None
+        seen = {name: np.asarray(values)[None] for name, values in transitions.items()}
+        rows, table = self._index(tasks), self._table
+        state, time = seen["observation"].astype(np.int64), seen["time"].astype(np.int64)
+        column = (-1, *[1] * (state.ndim - 1))  # [K, 1, ...]
+        row, first = rows.reshape(column), self._numbers[rows, 0].reshape(column)
+        own = self._state_of[row, state]
+        following = table.next_state[row, own, seen["action"]]
+        reward = table.scale[row, own, seen["action"]]
+        reward = reward * time_factor(time + 1, table.horizon[row])
+        agrees = (own >= 0) & ((time > 0) | (state == first))
+        agrees &= self._numbers[row, following] == seen["next_observation"]
+        agrees &= table.terminal[row, following] == seen["terminated"]
+        return np.moveaxis(agrees & (reward.astype(np.float32) == seen["reward"]), 0, -1)
 
     def shortest_episode(self, tasks) -> np.ndarray:
         """Return the fewest steps to a reward in each task, float [K], NaN for never."""
+        first = self._steps_to_reward(tasks)[:, 0]
+        return np.where(np.isfinite(first), first, np.nan)
+
+    def steps_to_success(self, tasks) -> np.ndarray:
+        """Return the fewest steps to a reward from each state, float [K, S], inf for never."""
+        return self._by_state(self._steps_to_reward(tasks), tasks, np.inf)
+
+    def _steps_to_reward(self, tasks) -> np.ndarray:
         rows = self._index(tasks)
         pays, following = self._table.scale[rows] > 0, self._table.next_state[rows]
         steps, before = np.full(following.shape[:2], np.inf), None
         while not np.array_equal(steps, before):
             before, after = steps, np.where(pays, 0, _after(steps, following))
             steps = 1 + after.min(-1)
-        return np.where(np.isfinite(steps[:, 0]), steps[:, 0], np.nan)
+        return steps
 
     def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray | None:
         """Draw one episode of the whole grid, played again by MiniGrid, uint8 [T + 1, H, W, 3].
@@ -175,7 +230,11 @@ class MiniGridTable(World):
         names = f"observation{part}", f"next_observation{part}"
         images = np.concatenate([transitions[names[0]], transitions[names[1]][-1:]])
         if self.is_number:
-            images = self._table.pictures[images.astype(np.int64)]
+            number = images.astype(np.int64)
+            if self.is_state:
+                row = self._index([task])[0]
+                number = self._table.picture[row, self._state_of[row, number]]
+            images = self._table.pictures[number]
         seed = int(check_tasks([task], 1)[0, 0])
         settings = replace(self.settings, direction=False, mission=False, seed=seed)
         return draw_replay(make_layouts(*self._made, settings), images, transitions["action"])
@@ -203,7 +262,7 @@ class MiniGridTable(World):
 
     def _observation(self):
         table, place = self._table, self._first + self._states
-        number = table.picture.take(place)
+        number = self._numbers.take(place)
         parts = {"image": number if self.is_number else self._images[number]}
         if self.settings.direction:
             parts["direction"] = table.direction.take(place)
@@ -242,12 +301,62 @@ class MiniGridTable(World):
             values = np.where(time <= steps, reduce(of_actions, axis=-1), 0)
         return of_actions
 
+    @cached_property
+    def _state_of(self) -> np.ndarray:
+        """The state of each layout that has a state_id, int64 [K, numbers], -1 for none."""
+        rows, states = np.nonzero(_are_states(self._table))
+        found = np.full((len(self.seeds), np.prod(self._factors)), -1)
+        found[rows, self._numbers[rows, states]] = states
+        return found
+
+    def _by_state(self, values: np.ndarray, tasks, missing: float) -> np.ndarray:
+        """Return values [K, S, ...] by what is observed; `missing` where a layout lacks it."""
+        if not self.is_state:
+            return values
+        own = self._state_of[self._index(tasks)]
+        absent = (own < 0).reshape(*own.shape, *[1] * (values.ndim - 2))
+        return np.where(absent, missing, values[np.arange(len(own))[:, None], own])
+
     def _index(self, tasks) -> np.ndarray:
         """Return the places of tasks in `seeds`, int64 [K]; ValueError for an unknown one."""
         is_own = check_tasks(tasks, 1) == np.array(self.seeds)
         if not is_own.any(axis=1).all():
             raise ValueError("a task is no layout of this world: tasks are the seeds of layouts")
         return is_own.argmax(axis=1)
+
+
+def number_states(table: Table) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """Return the state_id of each state, int64 [K, S], and its factors for np.unravel_index.
+
+    table: layouts whose `pictures` are those of the whole grid.
+    """
+    shape = (*table.pictures.shape[1:3], 4)
+    place = np.ravel_multi_index((*np.moveaxis(_cells(table), -1, 0), table.direction), shape)
+    rank, is_state = np.zeros_like(place), _are_states(table)
+    for own, ranks in zip(np.where(is_state, place, -1), rank, strict=True):
+        order = own.argsort(kind="stable")
+        ranks[order] = np.arange(len(own)) - np.searchsorted(own[order], own[order])
+    count = int(rank[is_state].max()) + 1
+    return np.where(is_state, place * count + rank, 0), (*shape, count)
+
+
+def _cells(table: Table) -> np.ndarray:
+    """Return the agent's column and row in each state, int64 [..., S, 2]."""
+    is_agent = table.pictures[..., 0] == OBJECTS.index("agent")
+    place = is_agent.reshape(len(is_agent), -1).argmax(-1)
+    return np.stack(np.unravel_index(place, is_agent.shape[1:]), -1)[table.picture]
+
+
+def _unseen(table: Table) -> list[np.ndarray]:
+    """Return what differs between layouts whose states are observed as a state_id."""
+    facts = table.next_state, table.scale, table.terminal, table.horizon, table.limit
+    return [*facts, table.direction, _cells(table)]
+
+
+def _are_states(table: Table) -> np.ndarray:
+    """Return which rows of arrays [K, S, ...] are states of a layout, bool [K, S]."""
+    most = table.next_state.max((1, 2))
+    return np.arange(table.terminal.shape[1]) <= most[:, None]
 
 
 def _check_seeds(seeds: int | list[int]) -> int | tuple[int, ...]:
