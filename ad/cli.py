@@ -209,6 +209,16 @@ for runs of algorithm distillation as configs/quickstart.yaml has it; `run` writ
         open_new_run,
     ),
     Verb(
+        "check",
+        "ad.check:check",
+        """Try the components of an experiment against their contracts, in seconds.
+
+A small experiment with the same components is collected, trained and evaluated in a temporary
+folder. Name your own by their settings: --env.id path/to/file.py:Mine, --source.algorithm,
+--model.encoder, --model.memory, --method.name.""",
+        takes=as_it_is,
+    ),
+    Verb(
         "seeds",
         "ad.sweeps.verbs:seeds",
         """Run an experiment with several training seeds, and print their table.

@@ -1,0 +1,57 @@
+"""The verb check: what works is fine, and each broken component is named with what it breaks."""
+
+import pytest
+from test_contracts import ARMS, HERE, PICTURES, SEARCH, configured
+
+from ad.check import check
+from ad.errors import ConfigError
+
+BROKEN = f"{HERE}/broken.py"
+RING = ["--env.episode_length", "6", "--model.encoder", "table"]
+GOOD = {
+    "arms": [*ARMS, "--split.num_train_tasks", "6"],
+    "pictures": [
+        *PICTURES,
+        *SEARCH,
+        "--model.encoder",
+        "table",
+        "--model.encoders",
+        "{image: mlp}",
+    ],
+    "averages and a critic": [
+        *("--model.memory", f"{HERE}/components.py:Averages"),
+        *("--method.name", f"{HERE}/components.py:Critic"),
+    ],
+    "planning": ["--method.name", "in_context_planning"],
+}
+WRONG = {
+    "world: the same seeds and actions give another reward": ["--env.id", f"{BROKEN}:Unseeded"],
+    "another reward at step 1 alone than in a batch": ["--env.id", f"{BROKEN}:Neighbors"],
+    r"random_return is above optimal_return in \(0\)": ["--env.id", f"{BROKEN}:Optimist"],
+    "source: a task has another action": ["--source.algorithm", f"{BROKEN}:Drawn"],
+    "no gradient reaches .*unused": ["--model.encoder", f"{BROKEN}:Untrained"],
+    "model: logits of a rollout differ by": ["--model.memory", f"{BROKEN}:Forgets"],
+    "entries of the window that are not `valid`": ["--method.name", f"{BROKEN}:Padded"],
+    "with what other environments play beside it": ["--method.name", f"{BROKEN}:Mixing"],
+    r"it raises KeyError at .*broken\.py:\d+: 'rewards'": ["--method.name", f"{BROKEN}:Crashing"],
+}
+
+
+@pytest.mark.parametrize("words", GOOD.values(), ids=GOOD)
+def test_what_keeps_its_contract_is_fine(words, tmp_path, capsys):
+    check(configured(tmp_path, *words))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["fine"] * 5
+    assert not any(tmp_path.iterdir())
+
+
+def test_only_the_world_of_a_method_that_learns_in_it_is_tried(tmp_path, capsys):
+    check(configured(tmp_path, "--method.name", "source"))
+    assert capsys.readouterr().out == "world: fine\n"
+
+
+@pytest.mark.parametrize("sentence", WRONG)
+def test_what_breaks_its_contract_is_named(sentence, tmp_path):
+    words = WRONG[sentence]
+    with pytest.raises(ConfigError, match=sentence):
+        check(configured(tmp_path, *words, *(RING if words[0] == "--env.id" else [])))
