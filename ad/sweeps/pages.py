@@ -120,7 +120,7 @@ def _cells(sections: Sequence[Section]) -> Iterator[str]:
 
 def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
     """Return the first section: what the sweep is, how it is made, and its summary."""
-    blocks: list[Block] = [Text(sweep.config.about)] if sweep.config.about else []
+    blocks: list[Block] = [*_paragraphs(sweep.config.about)]
     if results is not None:
         blocks += _summary(results)
         blocks.append(Text(_progress(results)))
@@ -240,17 +240,20 @@ def _method(results: SweepResults) -> Iterator[str]:
         pooled standard deviation, those of other scores Student's t over the row's seeds."""
 
 
+def _paragraphs(text: str) -> list[Text]:
+    """Return the paragraphs of a text, which have empty lines between them."""
+    return [Text(paragraph) for paragraph in text.split("\n\n") if paragraph]
+
+
 def _group_section(results: SweepResults, group: str, folder: Path) -> Section:
     """Return the section of a group: its text, table, charts and published results."""
     sweep = results.sweep
-    own, blocks = sweep.groups[group], []
-    if own.about:
-        blocks.append(Text(own.about))
+    own = sweep.groups[group]
+    blocks: list[Block] = [*_paragraphs(own.about)]
     if own.experiment:
         blocks.append(Text(f"`{own.experiment}`"))
     blocks.append(tables.group_table(results, group, folder))
-    if own.note:
-        blocks.append(Text(own.note))
+    blocks += _paragraphs(own.note)
     charts = [tables.curves_chart(results, group)]
     charts.append(None if sweep.is_calibration(group) else tables.scores_chart(results, group))
     if sweep.rows:
