@@ -219,6 +219,25 @@ folder. Name your own by their settings: --env.id path/to/file.py:Mine, --source
         takes=as_it_is,
     ),
     Verb(
+        "new",
+        "ad.scaffold:new",
+        """Write a component of your own from a template, and a test beside it.
+
+In the root of a checkout the files go where such components are, and the registry gets a line. What
+is written runs, passes its test and is under sixty lines: change it into your own.""",
+        (
+            Option("kind", "world, method, source, encoder or analysis", None),
+            Option("name", "name of the module, e.g. my_method", None),
+            Option(
+                "folder",
+                "folder of the files; empty: the working directory, or that of the kind in a "
+                "checkout",
+                "",
+                path,
+            ),
+        ),
+    ),
+    Verb(
         "seeds",
         "ad.sweeps.verbs:seeds",
         """Run an experiment with several training seeds, and print their table.
