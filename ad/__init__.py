@@ -21,7 +21,7 @@ Packages, each of which imports only packages above it in this list:
     reporting/        report, tables, plots, videos, verification of files
     pipeline          the verbs of one run in turn: collect, train, evaluate, record, report
     check             a small experiment that tries components against their contracts
-    scaffold          files to begin with: a component from templates/ and its test
+    scaffold          files to begin with: components from templates/, experiments
     interpret/        looking inside a trained model: hooks, contexts, analyses, page, app
     exchange/         histories and trained models in formats that others read
     sweeps/           many runs: plan, run, records, pages; launchers/ start verbs as processes

@@ -219,6 +219,14 @@ folder. Name your own by their settings: --env.id path/to/file.py:Mine, --source
         takes=as_it_is,
     ),
     Verb(
+        "init",
+        "ad.scaffold:init",
+        """Write the experiments of the suite into a new folder: configs/.
+
+An experiment with a world and a method of your own lies beside them. Then all verbs work there.""",
+        (Option("folder", "a new or empty folder", None, path),),
+    ),
+    Verb(
         "new",
         "ad.scaffold:new",
         """Write a component of your own from a template, and a test beside it.

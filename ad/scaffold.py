@@ -4,20 +4,24 @@ A component is written from a template in `ad/templates`. In a checkout of the p
 the folder of its kind and gets a line in the registry; elsewhere a setting names it by its file.
 """
 
+import importlib.metadata
 import importlib.util
 import keyword
 import re
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
-from ad.errors import ConfigError
+from ad.errors import ConfigError, MachineError
 from ad.runtime.console import info
 from ad.runtime.files import write_text
 from envs.registry import did_you_mean
 
 TEMPLATES = Path(__file__).parent / "templates"
+DISTRIBUTION = "algorithm-distillation"
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def new(kind: str, name: str, folder: Path | None) -> None:
         raise ConfigError(f"--kind: {kind!r} is no kind of component{hint}")
     own = KINDS[kind]
     is_checkout = folder is None and _is_checkout()
-    files = _in_checkout(kind, name) if is_checkout else in_folder(kind, name, folder or Path())
+    files = _in_checkout(kind, name) if is_checkout else _in_folder(kind, name, folder or Path())
     for path, text in files.items():
         write_text(path, text)
         info(f"written: {path}")
@@ -75,7 +79,44 @@ def new(kind: str, name: str, folder: Path | None) -> None:
     info(f"its test: python -m pytest {test}")
 
 
-def in_folder(kind: str, name: str, folder: Path) -> dict[Path, str]:
+def init(folder: Path | None) -> None:
+    """Write the experiments of the suite into `folder`, and one with a world and a method in it.
+
+    None is the working directory. Raises ConfigError unless the folder is new or empty, and
+    MachineError if the installation lacks the experiments.
+    """
+    folder = folder or Path()
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"--folder: {folder} is not empty; name a new folder or an empty one")
+    shutil.copytree(experiments(), folder / "configs")
+    files = {folder / "my_experiment.yaml": (TEMPLATES / "experiment.yaml").read_text("utf-8")}
+    for kind in ("world", "method"):
+        files |= _in_folder(kind, f"my_{kind}", folder)
+    for path, text in files.items():
+        write_text(path, text)
+    info(f"written: {folder / 'configs'}, {', '.join(map(str, files))}")
+    info(f"then: cd {folder}")
+    info("      ad run --config_path configs/quickstart.yaml")
+    info("      ad check --config_path my_experiment.yaml")
+
+
+def experiments() -> Path:
+    """Return the folder of the suite's experiments: that of the checkout, or of the wheel's data.
+
+    Raises MachineError if neither is there.
+    """
+    found = [Path(__file__).parents[1] / "configs/quickstart.yaml"]
+    with suppress(importlib.metadata.PackageNotFoundError):
+        files = importlib.metadata.files(DISTRIBUTION) or []
+        data = f"share/{DISTRIBUTION}/configs/quickstart.yaml"
+        found += [Path(file.locate()) for file in files if file.match(data)]
+    for path in found:
+        if path.is_file():
+            return path.parent.resolve()
+    raise MachineError("this installation has no experiments: install from a wheel or a checkout")
+
+
+def _in_folder(kind: str, name: str, folder: Path) -> dict[Path, str]:
     """Return the texts of a component and of its test in `folder`, by path.
 
     Raises ConfigError for a name that cannot be that of a module, or that is one already.

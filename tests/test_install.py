@@ -5,10 +5,12 @@ import shutil
 import site
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
 import pytest
+import yaml
 from processes import ONE_THREAD, ROOT
 
 
@@ -17,7 +19,7 @@ def installed(tmp_path_factory) -> Path:
     """The bin/ of a fresh virtual environment that has the project; its packages are the tests'."""
     folder = tmp_path_factory.mktemp("installed")
     source = folder / "source"  # a copy, since the build writes beside pyproject.toml
-    for name in ("ad", "envs", "scripts"):
+    for name in ("ad", "configs", "envs", "scripts"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -42,11 +44,21 @@ def output(command: list, folder: Path) -> str:
 
 @pytest.mark.slow
 def test_the_console_command_comes_from_nothing_to_a_report(installed, tmp_path):
-    words = ["--config_path", ROOT / "configs/smoke.yaml", "--device", "cpu", "--threads", "1"]
-    said = output([installed / "ad", "run", *words], tmp_path)
+    output([installed / "ad", "init", "--folder", "mine"], tmp_path)
+    folder = tmp_path / "mine"
+    assert files_in(folder / "configs") == files_in(ROOT / "configs")
+    words = ["--config_path", "configs/smoke.yaml", "--device", "cpu", "--threads", "1"]
+    said = output([installed / "ad", "run", *words], folder)
     assert "report: logs/smoke/report.html" in said.splitlines()
-    assert (tmp_path / "logs/smoke/report.html").exists()
-    assert {path.name for path in tmp_path.iterdir()} >= {"histories", "logs", "videos"}
+    assert (folder / "logs/smoke/report.html").exists()
+    assert {path.name for path in folder.iterdir()} >= {"histories", "logs", "videos"}
+    output([installed / "ad", "collect", "--config_path", "my_experiment.yaml"], folder)
+    assert list((folder / "histories").glob("my_world_py_myworld*"))
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Return the contents of the files in a folder, by path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
 
 
 @pytest.mark.slow
@@ -58,6 +70,13 @@ print(util.find_spec("ad").origin, util.find_spec("envs").origin, util.find_spec
     ad, envs, scripts = output([installed / "python", "-c", program], tmp_path).split()
     home = str(installed.parent)
     assert ad.startswith(home) and envs.startswith(home) and scripts == "None"
+
+
+def test_the_citation_has_the_version_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == project["version"]
+    assert citation["authors"] == project["authors"]
 
 
 FINDS = """

@@ -10,8 +10,10 @@ import pytest
 from processes import ONE_THREAD, ROOT
 
 from ad.cli import VERBS, exit_code
+from ad.config.parser import load
 from ad.errors import ConfigError
-from ad.scaffold import KINDS, new
+from ad.runtime.run import Run
+from ad.scaffold import KINDS, init, new
 
 PYTEST = ["pytest", "-q", "-p", "no:cacheprovider"]
 QUICK = [*PYTEST, "-k", "not contract"]  # a check of a component takes ten seconds
@@ -105,3 +107,21 @@ def test_what_cannot_be_written_is_one_sentence(words, sentence, checkout, capsy
     assert exit_code(VERBS["new"], words) == ConfigError.exit_code
     assert sentence in capsys.readouterr().err
     assert sorted(checkout.rglob("*")) == before
+
+
+def test_a_folder_of_experiments_has_one_with_an_own_world_and_method(tmp_path, monkeypatch):
+    init(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert load(["--config_path", "configs/quickstart.yaml"]).name == "quickstart"
+    config = load(["--config_path", "my_experiment.yaml"])
+    assert config.method.name == "my_method.py:MyMethod"
+    assert len(Run.open(config).split.held_out_tasks) == 2
+
+
+def test_experiments_are_not_written_among_other_files(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert exit_code(VERBS["init"], ["--folder", str(tmp_path)]) == ConfigError.exit_code
+    assert capsys.readouterr().err == (
+        f"--folder: {tmp_path} is not empty; name a new folder or an empty one\n"
+    )
+    assert len(list(tmp_path.iterdir())) == 1
