@@ -117,9 +117,11 @@ def record(run: Run, fresh: bool = False) -> None:
 
 def _record_or_warn(run: Run, fresh: bool) -> None:
     """Record the videos, or warn that they cannot be made: the results do not depend on them."""
+    from ad.reporting import record as recording
+
     try:
         record(run, fresh)
-    except MachineError as error:
+    except (MachineError, recording.ReplayError) as error:
         warn(f"no videos: {error}")
 
 
@@ -132,8 +134,9 @@ def demo(run: Run) -> None:
 
 def _demo_if_supported(run: Run) -> None:
     """Write the page in which the model plays, if there is one for its world and its kind."""
-    from ad.reporting.demo import UnsupportedError
+    from ad.reporting.demo import PAGE, UnsupportedError
 
+    (run.folder / PAGE).unlink(missing_ok=True)
     with suppress(UnsupportedError):
         demo(run)
 
@@ -155,9 +158,9 @@ def run_experiment(run: Run, fresh: bool = False) -> None:
 def run_all(runs: Sequence[Run], fresh: bool = False, wait: bool = False) -> None:
     """Collect, train, evaluate, record and report; `fresh` repeats all but the collection.
 
-    With `wait`, waits for another process that collects into the same dataset. A run that raises
-    NumericError does not stop the others; the error is raised at the end. Videos that cannot be
-    made are a warning.
+    Where the demo supports a run, its page is written. With `wait`, waits for another process that
+    collects into the same dataset. A run that raises NumericError does not stop the others; the
+    error is raised at the end. Videos that cannot be made are a warning.
     """
     failures: dict[str, NumericError] = {}
     for run in runs:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Sequence
 
 import gymnasium
 import numpy as np
@@ -22,7 +21,7 @@ class ActionBins(gymnasium.ActionWrapper):
     Raises ValueError if `bins` does not fit the action space, or makes more than 1,024 actions.
     """
 
-    def __init__(self, env: gymnasium.Env, bins: int | Sequence[int] | Sequence[Sequence[float]]):
+    def __init__(self, env: gymnasium.Env, bins: int | list[int] | list[list[float]]):
         super().__init__(env)
         space = env.action_space
         if not isinstance(space, Box) or not space.is_bounded():
@@ -45,6 +44,8 @@ def _actions(space: Box, bins) -> np.ndarray:
     actions = actions.reshape(-1, *space.shape).astype(space.dtype)
     if outside := [action.tolist() for action in actions if not space.contains(action)]:
         raise ValueError(f"action_bins: {outside[0]} is not in {space}")
+    if len(np.unique(actions, axis=0)) < len(actions):
+        raise ValueError(f"action_bins makes equal actions in {space}: {actions.tolist()}")
     return actions
 
 

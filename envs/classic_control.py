@@ -21,7 +21,7 @@ class CartPole(classic_control.CartPoleEnv):
 
 
 class Pendulum(classic_control.PendulumEnv):
-    """Pendulum-v1 with a rod of its own: mass in kg, length in m. Its torque is a Box: see bins."""
+    """Pendulum-v1 with a rod of its own: mass in kg, length in m; needs `action_bins`."""
 
     def __init__(self, mass: float = 1.0, length: float = 1.0, **kwargs):
         super().__init__(**kwargs)

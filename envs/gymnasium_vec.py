@@ -7,6 +7,7 @@ A task is a dict of keyword arguments for `gymnasium.make`, and is named by its 
 
 import operator
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from envs.checks import check_actions, check_indices, env_tasks
 from envs.oracle import TaskOracle
 from envs.spaces import check_action_space, check_discrete_parts, check_observation_space
 
+MAX_SIDE = 240  # pixels of a frame
 NO_STEP = -1  # in place of an action: the environment is not stepped
 
 
@@ -172,39 +174,30 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
     def can_render(self) -> bool:
         """Whether an environment can be made and drawn, so that `replay` has frames."""
         try:
-            env = self.single(self._made, render_mode="rgb_array", **self._settings(0))
-            env.reset()
-            return isinstance(env.render(), np.ndarray)
+            with closing(self.single(self._made, **self._settings(0))) as env:
+                if "rgb_array" not in env.metadata.get("render_modes", ()):
+                    return False
+            with closing(self._drawn(0)) as env:
+                env.reset()
+                return isinstance(env.render(), np.ndarray)
         except Exception:  # of a package for drawing that is missing, or of the environment itself
             return False
 
     def replay(
         self, task, seed: int, episodes: Sequence[tuple[np.ndarray, float]], chosen: Collection[int]
     ) -> dict[int, np.ndarray]:
-        """Play an environment's episodes again and draw the `chosen` ones, by their numbers.
+        """Play the `episodes` since the reset with `seed` again, and draw the `chosen` ones.
 
-        `episodes` has the actions, int [T], and the return of each episode since the reset with
-        `seed`. Returns frames, uint8 [T + 1, H, W, 3]. Raises ValueError if a return is another
-        one now, so that more than the seed decides what happens.
+        A frame has at most 240 pixels a side. Raises ValueError if a return is another one now, so
+        that more than the seed decides what happens, and if the environment raises an error.
         """
-        env = self.single(self._made, render_mode="rgb_array", **self._settings(int(task[0])))
-        frames: dict[int, list[np.ndarray]] = {episode: [] for episode in chosen}
-        for episode, (actions, expected) in enumerate(episodes):
-            own, total = frames.get(episode), np.float64(0)
-            env.reset(seed=seed if episode == 0 else None)
-            if own is not None:
-                own.append(env.render())
-            for action in actions:
-                total += np.float32(env.step(int(action))[1])
-                if own is not None:
-                    own.append(env.render())
-            if not np.isclose(total, expected, rtol=1e-4, atol=1e-4):
-                raise ValueError(
-                    f"episode {episode + 1} returned {expected:g}, and {total:g} when it was "
-                    "played again from its seed"
-                )
-        env.close()
-        return {episode: np.stack(own) for episode, own in frames.items()}
+        try:
+            with closing(self._drawn(int(task[0]))) as env:
+                return _played_again(env, seed, episodes, chosen)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{self.env_id} cannot be drawn: {error}") from error
 
     def close_extras(self, **kwargs) -> None:
         """Close the environments and their processes."""
@@ -215,6 +208,10 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
         """Return all keyword arguments of a task, given by its index."""
         return {**self._kwargs, **self.task_kwargs[task]}
 
+    def _drawn(self, task: int) -> gymnasium.Env:
+        """Make one environment of a task, given by its index, that renders arrays."""
+        return self.single(self._made, render_mode="rgb_array", **self._settings(task))
+
     def _make(self, task: int) -> gymnasium.Env:
         """Make one environment of a task, given by its index."""
         return self.single(self._made, **self._settings(task))
@@ -222,3 +219,36 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
     def _index(self, tasks) -> np.ndarray:
         """Return tasks as indices, int64 [K]; ValueError for one outside `task_kwargs`."""
         return check_indices(tasks, len(self.task_kwargs))
+
+
+def _played_again(
+    env: gymnasium.Env,
+    seed: int,
+    episodes: Sequence[tuple[np.ndarray, float]],
+    chosen: Collection[int],
+) -> dict[int, np.ndarray]:
+    """Return the frames of the `chosen` episodes. Raises ValueError for another return."""
+    frames: dict[int, list[np.ndarray]] = {episode: [] for episode in chosen}
+    for episode, (actions, expected) in enumerate(episodes):
+        own, total = frames.get(episode), np.float64(0)
+        env.reset(seed=seed if episode == 0 else None)
+        if own is not None:
+            own.append(_small(env.render()))
+        for action in actions:
+            total += np.float32(env.step(int(action))[1])
+            if own is not None:
+                own.append(_small(env.render()))
+        if not np.isclose(total, expected, rtol=1e-4, atol=1e-4):
+            raise ValueError(
+                f"episode {episode + 1} returned {expected:g}, and {total:g} when it was played "
+                "again from its seed"
+            )
+    return {episode: np.stack(own) for episode, own in frames.items()}
+
+
+def _small(frame: np.ndarray) -> np.ndarray:
+    """Return a frame, uint8 [H, W, 3], whose pixels are means of squares of pixels."""
+    factor = -(-max(frame.shape[:2]) // MAX_SIDE)
+    height, width = (side // factor for side in frame.shape[:2])
+    squares = frame[: height * factor, : width * factor]
+    return squares.reshape(height, factor, width, factor, 3).mean((1, 3)).astype(np.uint8)

@@ -1,6 +1,7 @@
 """Facts about the tasks of a world. Every fact is optional: None, or {}, means unknown."""
 
 from abc import abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
 
@@ -62,6 +63,7 @@ class TaskOracle:
     reward_noise: the standard deviation of the normal noise of rewards, None if there is none.
     can_be_stepped: whether there are environments to act in; False for a world that only has
     recorded histories, on which a model can be trained but not evaluated.
+    can_render: whether `replay` draws episodes, where `frames` cannot.
     things: what `put(thing, x, y)` puts into a cell of the grid, empty if grids cannot be edited.
     """
 
@@ -74,6 +76,7 @@ class TaskOracle:
     reward_distribution: str | None = None
     reward_noise: float | None = None
     can_be_stepped: bool = True
+    can_render: bool = False
     things: tuple[str, ...] = ()
 
     @abstractmethod
@@ -160,8 +163,6 @@ class TaskOracle:
         """Return the learning curves of other agents over E = `episodes` episodes, by name."""
         return {}
 
-    can_render = False  # whether `replay` draws what `frames` cannot
-
     def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray | None:
         """Draw one episode of `task`, int [D], as frames, uint8 [T + 1, H, W, 3].
 
@@ -169,6 +170,17 @@ class TaskOracle:
         reward and next_observation. A part of an observation is a field `observation-<part>`.
         """
         return None
+
+    def replay(
+        self, task, seed: int, episodes: Sequence[tuple[np.ndarray, float]], chosen: Collection[int]
+    ) -> dict[int, np.ndarray]:
+        """Play the episodes of `task` again from `seed`, and return frames of the `chosen` ones.
+
+        `episodes` has the actions, int [T], and the return of each episode since the reset with
+        `seed`. Frames, by the number of the episode, are uint8 [T + 1, H, W, 3]. Raises ValueError
+        if the episodes become others. Only if `can_render`.
+        """
+        raise NotImplementedError
 
 
 def knows_its_state(world) -> bool:

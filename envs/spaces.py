@@ -155,7 +155,8 @@ def _largest(dtype: str) -> int:
 def check_action_space(space: gymnasium.Space) -> None:
     """Raise ValueError unless actions are the numbers from 0 of a Discrete space."""
     if not _is_index(space):
-        hint = ": set env.kwargs to {action_bins: 5}" if isinstance(space, spaces.Box) else ""
+        is_bounded = isinstance(space, spaces.Box) and space.is_bounded()
+        hint = "; env.kwargs with action_bins: 5 numbers its actions" if is_bounded else ""
         raise ValueError(f"the action space must be Discrete from 0, it is {space}{hint}")
 
 

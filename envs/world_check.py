@@ -8,7 +8,7 @@ from gymnasium.vector import VectorEnv
 from envs.oracle import TaskOracle
 from envs.spaces import check_action_space, check_observation_space
 
-STEPS = 60
+STEPS = 60, 1000  # the fewest, and the most
 FACTS = ("optimal_return", "random_return")  # of an episode, float [K]
 
 
@@ -18,7 +18,8 @@ def world_problems(
     """Yield a sentence for each rule of `TaskOracle` and of vector environments that is broken.
 
     `make_envs(tasks)` makes a vector environment of `world` that resets itself in the same step,
-    with episodes of at most `episode_length` steps. Random actions are played for 60 steps.
+    with episodes of at most `episode_length` steps. Random actions are played for two of them, but
+    for 60 to 1,000 steps.
     """
     check_observation_space(world.single_observation_space)
     check_action_space(world.single_action_space)
@@ -31,7 +32,7 @@ def world_problems(
         return
     few = tasks[np.linspace(0, len(tasks) - 1, 4).astype(int)]
     yield from _facts(world, few, episode_length)
-    yield from _steps(world, make_envs, few)
+    yield from _steps(world, make_envs, few, min(max(STEPS[0], 2 * episode_length + 10), STEPS[1]))
 
 
 def _facts(world: TaskOracle, tasks: np.ndarray, episode_length: int) -> Iterator[str]:
@@ -56,12 +57,15 @@ def _facts(world: TaskOracle, tasks: np.ndarray, episode_length: int) -> Iterato
 
 
 def _steps(
-    world: TaskOracle, make_envs: Callable[[np.ndarray], VectorEnv], tasks: np.ndarray
+    world: TaskOracle,
+    make_envs: Callable[[np.ndarray], VectorEnv],
+    tasks: np.ndarray,
+    steps: int,
 ) -> Iterator[str]:
-    num_envs, rng = len(tasks), np.random.default_rng(0)
-    mask = world.action_mask(tasks)
-    num_actions = int(world.single_action_space.n if mask is None else mask.sum(1).min())
-    actions = rng.integers(num_actions, size=(STEPS, num_envs))
+    num_envs, rng, mask = len(tasks), np.random.default_rng(0), world.action_mask(tasks)
+    if mask is None:
+        mask = np.ones((num_envs, int(world.single_action_space.n)), bool)
+    actions = np.array([random_actions(mask, u) for u in rng.random((steps, num_envs))])
     seeds = list(range(3, 3 + num_envs))
     together, again = (_play(make_envs(tasks), seeds, actions) for _ in range(2))
     alone = _play(make_envs(tasks[2:3]), seeds[2:3], actions[:, 2:3])
@@ -83,16 +87,27 @@ def _play(env: VectorEnv, seeds: list[int], actions: np.ndarray) -> list[dict[st
     Raises ValueError for an observation outside its space.
     """
     observation, _ = env.reset(seed=seeds)
+    _check_inside(env, observation)
     played = [_flat(observation)]
     for action in actions:
         observation, reward, terminated, truncated, info = env.step(action)
-        if observation not in env.observation_space:
-            raise ValueError(f"an observation is not in {env.observation_space}")
-        ends = {"reward": reward, "terminated": terminated, "truncated": truncated}
         final = info.get("final_obs", observation)
+        _check_inside(env, observation, final)
+        ends = {"reward": reward, "terminated": terminated, "truncated": truncated}
         played.append(_flat(observation) | _flat(final, "final observation") | ends)
     env.close()
     return played
+
+
+def _check_inside(env: VectorEnv, *observations) -> None:
+    if not all(observation in env.observation_space for observation in observations):
+        raise ValueError(f"an observation is not in {env.observation_space}")
+
+
+def random_actions(allowed: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Return for each u, [N] in [0, 1), one of the actions that are `allowed`, bool [N, A]."""
+    place = (u * allowed.sum(1)).astype(int)
+    return np.argmax(allowed.cumsum(1) > place[:, None], axis=1)
 
 
 def _flat(observation, name: str = "observation") -> dict[str, np.ndarray]:

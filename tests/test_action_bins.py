@@ -19,6 +19,9 @@ class Arm(gymnasium.Env):
     observation_space = Box(-2, 2, (3,), np.float32)
     action_space = Box(np.array([-1, -2, 0], np.float32), np.array([1, 2, 1], np.float32))
 
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
     def reset(self, *, seed=None, options=None):
         return np.zeros(3, np.float32), {}
 
@@ -46,6 +49,7 @@ def test_bins_are_all_combinations_of_values_at_equal_distances():
         ([[0, 0]], "3 numbers"),
         ([[0, 0, "fast"], [0, 0, 0]], "actions of numbers"),
         ([[0, 3, 0], [0, 0, 0]], "is not in"),
+        ([[0, 1, 0], [0, 1, 0]], "equal actions"),
     ],
 )
 def test_wrong_bins_are_refused_in_words(bins, words):
@@ -54,7 +58,7 @@ def test_wrong_bins_are_refused_in_words(bins, words):
 
 
 def test_a_world_with_continuous_actions_says_what_to_set_and_steps_as_gymnasium_does():
-    with pytest.raises(ValueError, match="action_bins: 5"):
+    with pytest.raises(ValueError, match="with action_bins: 5"):
         _ = envs.make_base("Pendulum-v1").single_action_space
     world = envs.make_base("Pendulum-v1", num_envs=2, action_bins=5)
     assert world.single_action_space.n == 5

@@ -1,9 +1,11 @@
 """The verb check: what works is fine, and each broken component is named with what it breaks."""
 
 import pytest
+from processes import ROOT
 from test_contracts import ARMS, HERE, PICTURES, SEARCH, configured
 
-from ad.check import check
+from ad.check import _small, check
+from ad.config.parser import load_file
 from ad.errors import ConfigError
 
 BROKEN = f"{HERE}/broken.py"
@@ -26,7 +28,7 @@ GOOD = {
 }
 WRONG = {
     "world: the same seeds and actions give another reward": ["--env.id", f"{BROKEN}:Unseeded"],
-    "another reward at step 1 alone than in a batch": ["--env.id", f"{BROKEN}:Neighbors"],
+    "another reward at step . alone than in a batch": ["--env.id", f"{BROKEN}:Neighbors"],
     r"random_return is above optimal_return in \(0\)": ["--env.id", f"{BROKEN}:Optimist"],
     "source: a task has another action": ["--source.algorithm", f"{BROKEN}:Drawn"],
     "no gradient reaches .*unused": ["--model.encoder", f"{BROKEN}:Untrained"],
@@ -55,3 +57,11 @@ def test_what_breaks_its_contract_is_named(sentence, tmp_path):
     words = WRONG[sentence]
     with pytest.raises(ConfigError, match=sentence):
         check(configured(tmp_path, *words, *(RING if words[0] == "--env.id" else [])))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_of_the_repository_has_a_small_one(path, tmp_path):
+    config = load_file(path)
+    small = _small(config, tmp_path)
+    assert small.source.env_steps <= 3000 * small.source.num_envs
+    assert small.method == config.method and small.env == config.env

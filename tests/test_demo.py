@@ -38,13 +38,6 @@ MODELS = {  # settings of worlds and models that the page plays
 }
 TAB, ENTER, SPACE, RIGHT, DOWN = "\ue004", "\ue007", " ", "\ue014", "\ue015"
 TEXT = "return document.getElementById(arguments[0]).textContent"
-SPEED = """
-return [...Array(20)].map(() => {  // on a busy machine few of them run without a pause
-  const begun = performance.now();
-  for (let n = 0; n < 32; n++) step();  // the full window is read again once
-  return 32_000 / (performance.now() - begun);
-});
-"""
 REPLAY = """
 const [goal, actions] = arguments, player = new Player(world, goal, new Agent(model), () => 0);
 return actions.map((action) => {
@@ -162,9 +155,9 @@ def test_a_person_plays_by_the_keyboard_alone_on_a_narrow_page(quickstart):
         chromium.press(TAB, ENTER)  # play
         chromium.wait("playing && game.episodes >= 2")
         chromium.press(ENTER)  # pause
-        time = chromium.script("return playing || game.player.time")
+        time, over = chromium.script("return [playing || game.player.time, game.player.over]")
         chromium.press(TAB, ENTER)  # one step
-        assert chromium.script("return game.player.time") == time % 20 + 1
+        assert chromium.script("return game.player.time") == (1 if over else time + 1)
         episodes = chromium.script("return game.episodes")
         chromium.press(TAB, ENTER)  # one episode
         assert chromium.script("return game.episodes") == episodes + 1
@@ -180,7 +173,6 @@ def test_a_person_plays_by_the_keyboard_alone_on_a_narrow_page(quickstart):
         assert [len(own) for own in lengths] == [episodes + 2] * 2 and curves == 2
         page = "const page = document.documentElement; return page.scrollWidth <= page.clientWidth"
         assert chromium.script(page)
-        assert max(chromium.script(SPEED)) > 200  # steps a second
         assert not chromium.errors()
 
 

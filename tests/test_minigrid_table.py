@@ -211,7 +211,7 @@ def learn(name: str, steps: int, num_envs: int, **settings):
     [
         ("q_learning", 2000, 1, {"initial_value": 0.5, "discount": 0.9, "planning_steps": 40}),
         ("a2c", 15_000, 0.8, {}),
-        ("ppo", 3000, 0.9, {}),
+        ("ppo", 3000, 0.8, {}),
         ("posterior_sampling", 100, 1, {}),
     ],
 )

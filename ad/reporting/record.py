@@ -39,6 +39,10 @@ EDGE = 215  # gray of the line around an episode
 PLACES = ("split", "task", "episode", "time")  # not fields of a transition
 
 
+class ReplayError(ConfigError):
+    """The episodes of an evaluation cannot be played again."""
+
+
 @dataclass(frozen=True)
 class EpisodeSequence:
     """Consecutive episodes on one task, int [D]: fields of transitions [T], episodes [E].
@@ -56,7 +60,7 @@ class EpisodeSequence:
         """Return the frames of the `chosen` episodes by their numbers, uint8 [steps + 1, H, W, 3].
 
         A world that does not draw transitions plays the episodes of an evaluation again. Raises
-        ConfigError if they are others then.
+        ReplayError if they become others.
         """
         episodes = [slice(*ends) for ends in zip(self.start, self.stop, strict=True)]
         if draws_transitions(world):
@@ -71,9 +75,7 @@ class EpisodeSequence:
         try:
             return world.replay(self.task, seed, played, chosen)
         except ValueError as error:
-            raise ConfigError(
-                f"there can be no video, so set record.held_out_videos to 0: {error}"
-            ) from error
+            raise ReplayError(f"episodes cannot be played again: {error}") from error
 
 
 def record(run: Run) -> tuple[int, int] | None:

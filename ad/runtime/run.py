@@ -91,8 +91,9 @@ class Run:
         return Path(self.config.root) / "videos" / self.config.name
 
     def discard_training(self) -> None:
-        """Remove the checkpoints and the log, so that training starts from the first step."""
+        """Remove what is made of the weights, so that training starts from the first step."""
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        (self.folder / "demo.html").unlink(missing_ok=True)
         self.log.discard()
         self.add_timing("train_s", 0.0, reset=True)
 

@@ -105,6 +105,7 @@ def _group_config(path: Path, entries: dict[str, dict], title: str) -> GroupConf
         return group
     check_titles(f"{_where(path, title)}: there is no group", [group.settings_of], entries)
     other = _group(GroupConfig, entries[group.settings_of], _where(path, group.settings_of))
+    _check_plain(other, _where(path, title))
     return replace(
         group,
         experiment=group.experiment or other.experiment,
@@ -128,7 +129,10 @@ def _shared_rows(
     }
     others = [row.settings_of for row in rows.values() if row.settings_of]
     check_titles(f"{path} has no row", others, rows)
-    rows = {title: _with_settings_of(rows, row, config.tried) for title, row in rows.items()}
+    rows = {
+        title: _with_settings_of(rows, row, config.tried, _where(path, title))
+        for title, row in rows.items()
+    }
     chosen = board.rows or list(rows)
     check_titles(f"{path} has no row", chosen, rows)
     rows = {title: rows[title] for title in chosen}
@@ -139,13 +143,23 @@ def _shared_rows(
     return {name: row for own in variants.values() for name, row in own.items()}, tried
 
 
-def _with_settings_of(rows: dict[str, RowConfig], row: RowConfig, tried: list[dict]) -> RowConfig:
+def _with_settings_of(
+    rows: dict[str, RowConfig], row: RowConfig, tried: list[dict], where: str
+) -> RowConfig:
     """Return `row` with the settings of the row that it names, and with what it tries."""
     if not row.settings_of:
         return replace(row, tried=tried) if row.tried is None else row
+    if row.tried or row.tuned:
+        raise ConfigError(f"{where}: a row with settings_of has no tried and no tuned of its own")
     other = rows[row.settings_of]
+    _check_plain(other, where)
     settings = other.settings | (other.tuned or {}) | row.settings
     return replace(row, settings=settings, tried=[{}])
+
+
+def _check_plain(other: RowConfig | GroupConfig, where: str) -> None:
+    if other.settings_of:
+        raise ConfigError(f"{where}: settings_of must name an entry without settings_of")
 
 
 def _variants(title: str, row: RowConfig, board: BoardConfig) -> dict[str, RowConfig]:
@@ -162,10 +176,15 @@ def _variants(title: str, row: RowConfig, board: BoardConfig) -> dict[str, RowCo
 
 
 def _own_rows(path: Path, title: str, group: GroupConfig) -> dict[str, RowConfig]:
-    return {
+    rows = {
         row: replace(_group(RowConfig, entry, _where(path, title, row)), tried=[])
         for row, entry in (group.rows | _grid_rows(group.grid)).items()
     }
+    for row, entry in rows.items():
+        if entry.settings_of:
+            where = _where(path, title, row)
+            raise ConfigError(f"{where}: settings_of is for rows that groups share")
+    return rows
 
 
 def _cell(

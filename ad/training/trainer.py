@@ -19,11 +19,12 @@ from ad.config.schema import dump
 from ad.data.dataset import to_device
 from ad.data.load import load_training_set
 from ad.data.sampler import Batch, Windows
-from ad.data.spec import Spec
+from ad.data.spec import MAX_REWARDS, Spec
 from ad.methods import build_method, build_model
 from ad.methods.base import Method
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import policy_of
+from ad.runtime.console import warn
 from ad.runtime.devices import choose_device, seed_torch
 from ad.runtime.parallel import split_evenly
 from ad.runtime.run import Run
@@ -197,6 +198,11 @@ def load_training_data(run: Run, method: Method, processes: SingleProcess = ALON
     The first of several `processes` verifies the histories.
     """
     dataset = load_training_set(run, processes.broadcast)
+    if run.config.model.reward == "table" and not dataset.spec.rewards:
+        warn(
+            f"the histories have more than {MAX_REWARDS} different rewards: the model reads them "
+            "through a linear map in place of a table"
+        )
     held_out = None
     if run.config.data.held_out_actors:
         held_out = method.sampler(dataset, held_out=True)
