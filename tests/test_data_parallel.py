@@ -97,7 +97,13 @@ def begun(command, tmp_path):
 
 def assert_near(one: Run, other: Run) -> None:
     np.testing.assert_allclose(logged(other, "train/loss"), logged(one, "train/loss"), rtol=1e-4)
-    torch.testing.assert_close(states(other), states(one), rtol=1e-3, atol=2e-4)
+    both = [states(run) for run in (other, one)]
+    for weights, _ in both:
+        # The bias of keys shifts all scores of a query alike: its gradient is rounding error, and
+        # Adam takes steps of the learning rate along its sign.
+        for name in [name for name in weights if name.endswith("qkv.bias")]:
+            weights[name].chunk(3)[1].zero_()
+    torch.testing.assert_close(*both, rtol=1e-3, atol=2e-4)
 
 
 @pytest.fixture(scope="module")
