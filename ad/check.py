@@ -86,9 +86,8 @@ def _small(config: Experiment, root: Path) -> Experiment:
     path.write_text(dump(replace(config, root=str(root), name="check")))
     length = min(max(12, episode), config.data.context_length)
     steps = max(120, 3 * episode, 2 * length)
-    num_train = min(3, config.split.num_train_tasks)
     changed = {
-        "split.num_train_tasks": num_train,
+        "split.num_train_tasks": min(3, config.split.num_train_tasks),
         "source.env_steps": config.source.num_envs * steps,
         "data.context_length": length,
         "model.positions": max(steps, config.model.positions),
@@ -129,8 +128,8 @@ def _world(config: Experiment) -> Iterator[str]:
 def _source(config: Experiment) -> Iterator[str]:
     """Yield what differs between the histories of a task alone and among others."""
     tasks = Run.open(config).split.train_tasks
-    stores = [HistoryStore(config)]
-    stores += [HistoryStore(replace(config, root=str(Path(config.root) / "alone")))]
+    roots = config.root, str(Path(config.root) / "alone")
+    stores = [HistoryStore(replace(config, root=root)) for root in roots]
     for store, own in zip(stores, (tasks, tasks[-1:]), strict=True):
         collect_tasks(store, own)
     together, alone = (load_history(store.folder(tasks[-1])).arrays for store in stores)
@@ -149,9 +148,8 @@ def _model(config: Experiment) -> Iterator[str]:
     loss, _ = method.loss(model, _batch(data))
     loss.backward()
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if broken := [
-        name for name, p in trained if p.grad is not None and not p.grad.isfinite().all()
-    ]:
+    given = [(name, p.grad) for name, p in trained if p.grad is not None]
+    if broken := [name for name, grad in given if not grad.isfinite().all()]:
         yield f"the gradient of {broken[0]} is not finite"
     without_gradient = [
         name
@@ -198,12 +196,13 @@ def _method(config: Experiment) -> Iterator[str]:
     tasks = Run.open(config).split.train_tasks[[0, -1, 0]]
     together = _play(config, new_policy(3), tasks, [1, 2, 3])
     alone = _play(config, new_policy(1), tasks[1:2], [2])
-    shared = min(len(together), len(alone))
-    differences = [np.abs(together[t][1] - alone[t][0]).max() for t in range(shared)]
-    if max(differences) > TOLERANCE:
+    difference = max(
+        np.abs(ours[1] - own[0]).max() for ours, own in zip(together, alone, strict=True)
+    )
+    if difference > TOLERANCE:
         yield (
-            f"its logits in an environment differ by {max(differences):.2g} with what other "
-            "environments play beside it"
+            f"its logits in an environment differ by {difference:.2g} with what other environments "
+            "play beside it"
         )
 
 
