@@ -1,8 +1,10 @@
 """The command line: `ad <verb> --config_path configs/<experiment>.yaml [--section.field value]`.
 
-`python -m scripts.<verb>` runs the same verb from the root of a checkout. VERBS is the table of all
-verbs: the function that a verb calls, what it takes from the experiment, and its own options. A
-function is named by a string, so that `--help` and a wrong option import nothing heavy.
+`python -m scripts.<verb>` runs the same verb from the root of a checkout. A word without an option
+is `--config_path` of a verb of one run, else that of an option which is declared `bare`. VERBS is
+the table of all verbs: the function that a verb calls, what it takes from the experiment, and its
+own options. A function is named by a string, so that `--help` and a wrong option import nothing
+heavy.
 
 Exit codes: 0 done, 2 bad input or configuration, 3 the machine, 4 corrupt data, 5 numeric failure,
 130 interrupted, 143 terminated. Any other failure is a bug and shows its traceback. Only one
@@ -92,7 +94,7 @@ class Verb:
         """Run the verb with the words after its name, or print its help."""
         if (topic := help_topic(argv)) is not None:
             return _print_help(self, topic, argv)
-        words, problems = read_words(argv)
+        words, problems = read_words(argv, self.bare)
         given = dict(words)
         values = take_options(self.options, words, problems)
         own = [option.name for option in self.options]
@@ -110,6 +112,12 @@ class Verb:
             return self.load()(**values)
         with self.takes(config, values.get("fresh", False)) as taken:
             self.load()(taken, **values)
+
+    @property
+    def bare(self) -> list[str]:
+        """The names of the options whose words may stand without `--name`, in their order."""
+        own = [option.name for option in self.options if option.bare]
+        return ["config_path", *own] if self.takes else own
 
     @property
     def starts_jobs(self) -> bool:
@@ -150,7 +158,7 @@ others. Several processes may each make one shard of the runs.
 
 def _sweep(name: str, file: str, about: str, more: str = "") -> Verb:
     """Return the verb that runs the sweep of a file, by default that at `file`."""
-    options = Option("file", "YAML file of the sweep", file, path), *SWEEP_OPTIONS
+    options = Option("file", "YAML file of the sweep", file, path, bare=True), *SWEEP_OPTIONS
     return Verb(name, "ad.sweeps.verbs:sweep", f"{about}\n{RESUMES}{more}", options)
 
 
@@ -214,8 +222,8 @@ for runs of algorithm distillation as configs/quickstart.yaml has it; `run` writ
         """Try the components of an experiment against their contracts, in seconds.
 
 A small experiment with the same components is collected, trained and evaluated in a temporary
-folder. Name your own by their settings: --env.id path/to/file.py:Mine, --source.algorithm,
---model.encoder, --model.memory, --method.name.""",
+folder. `ad check path/to/file.py:Mine` tries a world, source, encoder, memory or method of your own
+among components of the suite; --env.id and other settings change these.""",
         takes=as_it_is,
     ),
     Verb(
@@ -224,7 +232,7 @@ folder. Name your own by their settings: --env.id path/to/file.py:Mine, --source
         """Write the experiments of the suite into a new folder: configs/.
 
 An experiment with a world and a method of your own lies beside them. Then all verbs work there.""",
-        (Option("folder", "a new or empty folder", None, path),),
+        (Option("folder", "a new or empty folder", None, path, bare=True),),
     ),
     Verb(
         "new",
@@ -234,8 +242,8 @@ An experiment with a world and a method of your own lies beside them. Then all v
 In the root of a checkout the files go where such components are, and the registry gets a line. What
 is written runs, passes its test and is under sixty lines: change it into your own.""",
         (
-            Option("kind", "world, method, source, encoder or analysis", None),
-            Option("name", "name of the module, e.g. my_method", None),
+            Option("kind", "world, method, source, encoder or analysis", None, bare=True),
+            Option("name", "name of the module, e.g. my_method", None, bare=True),
             Option(
                 "folder",
                 "folder of the files; empty: the working directory, or that of the kind in a "

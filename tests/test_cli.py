@@ -1,19 +1,25 @@
 """The frame around every verb: options, help, exit codes, a sentence for a failure."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ad.cli import TABLE, VERBS, Verb, exit_code, lock_files
 from ad.config.options import Option, flag
+from ad.config.parser import load
+from ad.config.schema import Experiment, diff, dump
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
 
 ROOT = Path(__file__).parent.parent
+SMOKE = "configs/smoke.yaml"
 FRESH = Option("fresh", "start again", "false", flag)
 VERB = """
 import sys, time
@@ -102,7 +108,8 @@ def test_a_bug_keeps_its_traceback(root, monkeypatch):
 
 
 def test_all_problems_of_a_command_line_are_named_at_once(root, capsys):
-    words = ["--fresh", "maybe", "--config", "x.yaml", "--training.steps", "-1", "seven", *root]
+    words = ["--fresh", "maybe", "--config", "x.yaml", "--training.steps", "-1", *root]
+    words += [f"{ROOT}/configs/smoke.yaml", "seven"]
     assert exit_code(VERB_OF_TEST, words) == 2
     err = capsys.readouterr().err
     assert all(name in err for name in ("--fresh", "training.steps", "seven"))
@@ -121,6 +128,71 @@ def test_all_problems_of_a_command_line_are_named_at_once(root, capsys):
 def test_a_verb_refuses_wrong_and_missing_options(words, name, capsys):
     assert exit_code(VERBS[words[0]], words[1:]) == 2
     assert name in capsys.readouterr().err
+
+
+def test_a_bare_word_is_the_experiment_of_a_verb_or_the_option_that_is_declared_so(
+    tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(f"{__name__}.called", lambda *words, **named: seen.append((words, named)))
+    bare = partial(Option, about="", bare=True)
+    verb = Verb("x", f"{__name__}:called", "X.", (bare("kind"), FRESH, bare("name")))
+    verb(["method", "--fresh", "true", "mine"])
+    verb(["mine", "--kind", "world"])
+    assert [named for _, named in seen] == [
+        {"kind": "method", "name": "mine", "fresh": True},
+        {"kind": "world", "name": "mine", "fresh": False},
+    ]
+    (tmp_path / "x.yaml").write_text("training: {steps: 300}")
+    VERB_OF_TEST([str(tmp_path / "x.yaml"), "--root", str(tmp_path)])
+    assert seen[-1][0][0].config.training.steps == 300
+
+
+def test_the_folder_of_a_run_stands_for_its_experiment_where_it_lies_now(tmp_path, monkeypatch):
+    config = replace(load(["--name", "a", "--training.steps", "300"]), root="elsewhere")
+    folder = tmp_path / "logs/b"  # moved and renamed
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump(config))
+    found = load([str(folder), "--training.batch_size", "8"])
+    assert (found.training.steps, found.training.batch_size) == (300, 8)
+    assert found.folder == folder
+    monkeypatch.chdir(tmp_path)
+    assert load(["logs/b/"]).root == "." and load(["logs/b", "--name", "c"]).name == "c"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([SMOKE, "y"], f"'y' is one word too many: --config_path is '{SMOKE}' already"),
+        (["y", "--config_path", SMOKE], "'y' is one word too many: --config_path"),
+        (["quickstar"], "there is no file quickstar"),
+        (["configs"], "configs is not the folder of a run: logs/<run> with a config.yaml"),
+        (["ad/errors.py:ADError"], "is none of these: world, source algorithm, obs"),
+        (["ad/errors.py:ADErrors"], "has no class ADErrors; did you mean ADError?"),
+    ],
+)
+def test_a_bare_word_that_names_no_experiment_is_one_sentence(words, sentence, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as caught:
+        load(words)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("worlds.py:Bandit", "env.id"),
+        ("components.py:RandomSearch", "source.algorithm"),
+        ("components.py:Averages", "model.memory"),
+        ("components.py:Critic", "method.name"),
+        ("broken.py:Untrained", "model.encoder"),
+    ],
+)
+def test_the_place_of_a_class_stands_for_the_defaults_with_that_component(name, setting):
+    place = f"{Path(__file__).parent}/{name}"
+    found = load([place])
+    others = {"split.num_train_tasks": 12} if setting == "env.id" else {}  # of 16 tasks
+    assert {setting: place, **others}.items() <= diff(Experiment(), found).items()
 
 
 def test_a_bad_configuration_is_refused_before_anything_heavy_is_imported(tmp_path):

@@ -174,7 +174,7 @@ split --split.num_train_tasks 80
 split --split.held_out [[9,9]]
 --training.steps --training.steps
 model.heads --model.heads x
-'quickstart.yaml' quickstart.yaml
+quickstart.yaml quickstart.yaml
 split.held_out --split.held_out [[1,2]
 configs/quikstart.yaml --config_path configs/quikstart.yaml
 / --config_path /"""

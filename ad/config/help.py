@@ -34,6 +34,7 @@ The experiment's settings: a setting that the file leaves out has its default, a
 overrides the file, e.g. --training.steps 500. --help SECTION lists a section with its defaults, and
 --help all lists every section:
 """
+EXPERIMENT_WORD = "a YAML file as in configs/, the folder logs/<run>, or path/to/file.py:Class"
 OUTSIDE = """
 A world, source, method, encoder, ... can also be a class: module:Class or path/to/file.py:Class.
 """
@@ -63,9 +64,11 @@ def verb_help(
             hint = did_you_mean(topic, topics) or f" (topics: {', '.join([*topics, 'all'])})"
             raise ConfigError(f"--help has no topic {topic!r}{hint}")
         return topics[topic]().lstrip()
-    lines = [f"usage: ad {verb} [--option value ...]", "", *about.strip().splitlines(), ""]
+    bare = [o.name.upper() if o.default is None else f"[{o.name}]" for o in options if o.bare]
+    words = " ".join([f"ad {verb}", *(["[experiment]"] if reads_experiment else []), *bare])
+    lines = [f"usage: {words} [--option value ...]", "", *about.strip().splitlines(), ""]
     if reads_experiment:
-        lines.append(_line("config_path FILE.yaml", "the experiment, see configs/"))
+        lines.append(_line("config_path EXPERIMENT", EXPERIMENT_WORD))
     lines += [_line(f"{o.name} {o.default or ''}".strip(), o.about) for o in options]
     if topic == "all":
         return "\n".join([*lines, *(text() for text in topics.values()), OUTSIDE])

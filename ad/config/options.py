@@ -78,26 +78,38 @@ class Option:
     read: Callable[[str], Any] = str  # word -> value; raises ValueError with the rest of a sentence
     argument: str = ""  # name of the argument, if it is not `name`
     for_jobs: bool = True  # whether the jobs that a verb starts are given the option, too
+    bare: bool = False  # whether its word may stand without --name: the next such option gets it
 
 
-def read_words(argv: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
+def read_words(
+    argv: Sequence[str], bare: Iterable[str] = ()
+) -> tuple[dict[str, str], list[Problem]]:
     """Return `--name word` and `--name=word` as a dict, and the problems of all other words.
 
-    The last of repeated options counts.
+    The last of repeated options counts. A word without an option is that of the first option in
+    `bare` that is not given.
     """
-    words, options, problems = deque(argv), {}, []
+    words, options, problems, without = deque(argv), {}, [], []
     while words:
         word = words.popleft()
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
-            text = "is not an option: write --section.field value"
-            problems.append(Problem(repr(word), text))
+            without.append(word)
         elif equals:
             options[name] = value
         elif words and not words[0].startswith("--"):
             options[name] = words.popleft()
         else:
             problems.append(Problem(word, "needs a value"))
+    bare = list(bare)
+    free = [name for name in bare if name not in options]
+    options |= zip(free, without, strict=False)
+    taken = " and ".join(
+        f"--{name} is {options[name]!r} already" for name in bare if name in options
+    )
+    for word in without[len(free) :]:
+        text = f"is one word too many: {taken}" if bare else "is not an option"
+        problems.append(Problem(repr(word), f"{text}; write --section.field value"))
     return options, problems
 
 

@@ -1,17 +1,21 @@
 """Build an `Experiment` from a command line and a YAML file, or report every problem in them.
 
-    python -m scripts.train --config_path configs/quickstart.yaml --training.steps 500
+    python -m scripts.train configs/quickstart.yaml --training.steps 500
 
+The experiment, a word of its own or that of `--config_path`, is a file, the folder of a run, or the
+place of a class, which is a component among the defaults.
 The word after `--section.field` is read as YAML, e.g. [[1, 2], [3, 4]], and overrides the file; the
 last of repeated options counts. `source.settings` and `method.settings` hold the settings of the
 chosen source algorithm and method, which the `Settings` of its class declares.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pyrallis
 
 from ad.config.component_constraints import COMPONENT_CONSTRAINTS
@@ -26,13 +30,21 @@ from ad.config.fields import (
 )
 from ad.config.options import read_words, unknown_options
 from ad.config.replaced import drop_replaced
-from ad.config.schema import Experiment
+from ad.config.schema import Experiment, SplitConfig
 from ad.config.yaml_io import MAX_BYTES, YamlFile
 from ad.errors import ConfigError, Problem
-from ad.registry import METHODS, SOURCES
+from ad.registry import ENCODERS, MEMORIES, METHODS, SOURCES
+from envs import make_base
 from envs.presets import resolve_length
-from envs.registry import did_you_mean
+from envs.registry import PLACE, did_you_mean, load_class
+from envs.world import World
 
+PLUGGED = {  # setting -> the kinds of components, besides worlds, that a bare class can be
+    "source.algorithm": SOURCES,
+    "model.encoder": ENCODERS,
+    "model.memory": MEMORIES,
+    "method.name": METHODS,
+}
 COMPONENTS = {"source": (SOURCES, "algorithm"), "method": (METHODS, "name")}
 
 
@@ -41,7 +53,7 @@ def load(argv: Sequence[str]) -> Experiment:
 
     Raises ConfigError with a line for each problem of the options, the file and the settings.
     """
-    return load_words(*read_words(argv))
+    return load_words(*read_words(argv, ["config_path"]))
 
 
 def load_words(
@@ -56,8 +68,10 @@ def load_words(
     hints. `warn` is called with a sentence for settings of the file that are dropped, since the
     command line names another component. Raises ConfigError as `load` does.
     """
-    path = words.pop("config_path", None)
+    path, implied = _named(words.pop("config_path", None))
     file = YamlFile("" if path is None else read_text(path))
+    for setting, word in implied.items():
+        _put(file.data, setting, word)
     sections = {field.name for field in dataclasses.fields(Experiment)}
     settings = {name: word for name, word in words.items() if name.split(".")[0] in sections}
     others = [name for name in words if name not in settings]
@@ -90,6 +104,45 @@ def load_file(path: str | Path, /, **overrides: Any) -> Experiment:
     return config
 
 
+def _named(word: str | None) -> tuple[str | None, dict[str, Any]]:
+    """Return the YAML file that `word` stands for, if any, and the settings that it implies.
+
+    A run's folder stands for the experiment in it, whose name and root are where the folder is, and
+    the place of a class for the defaults with that component. Raises ConfigError.
+    """
+    if word is None:
+        return None, {}
+    if PLACE.fullmatch(word) and not os.path.exists(word):
+        return None, _component(word)
+    if not os.path.isdir(word):
+        return word, {}
+    folder = Path(os.path.abspath(word))  # not resolved: logs/ may be a link
+    if not (folder / "config.yaml").is_file() or folder.parent.name != "logs":
+        raise ConfigError(f"{word} is not the folder of a run: logs/<run> with a config.yaml")
+    root = folder.parents[1]
+    place = "." if root == Path(os.path.abspath(".")) else str(root)
+    return str(Path(word) / "config.yaml"), {"name": folder.name, "root": place}
+
+
+def _component(place: str) -> dict[str, Any]:
+    """Return the settings of an experiment with the class at `place`, a component of any kind.
+
+    A world with few tasks trains on three quarters of them. Raises ConfigError.
+    """
+    try:
+        found = load_class(place)
+        for setting, registry in PLUGGED.items():
+            if issubclass(found, load_class(registry.base)):
+                return {setting: place}
+        if not issubclass(found, World | gymnasium.Env):
+            kinds = ", ".join(registry.kind for registry in PLUGGED.values())
+            raise ConfigError(f"{place} is none of these: world, {kinds}")
+        default, tasks = SplitConfig().num_train_tasks, make_base(place).all_tasks()
+    except (ValueError, TypeError) as error:  # TypeError: an environment that needs arguments
+        raise ConfigError(f"{place} cannot be used: {error}") from None
+    return {"env.id": place, "split.num_train_tasks": min(default, max(1, 3 * len(tasks) // 4))}
+
+
 def read_text(path: str | Path) -> str:
     """Return the text of a YAML file. Raises ConfigError if it cannot be read."""
     try:
@@ -101,6 +154,8 @@ def read_text(path: str | Path) -> str:
         siblings = [sibling.stem for sibling in Path(path).parent.glob("*.yaml")]
         hint = did_you_mean(Path(path).stem, siblings)
         raise ConfigError(f"there is no file {path}{hint}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", error)
         raise ConfigError(f"{path} cannot be read: {reason}") from None
