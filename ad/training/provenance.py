@@ -82,6 +82,7 @@ def hardware(config: Experiment, device: torch.device) -> dict[str, str | int]:
     return {
         "device": f"{device.type} ({name})",
         "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "precision": "bfloat16" if uses_bfloat16(config, device) else "float32",
         "python": platform.python_version(),
         "torch": torch.__version__,
