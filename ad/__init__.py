@@ -24,6 +24,7 @@ Packages, each of which imports only packages above it in this list:
     scaffold          files to begin with: components from templates/, experiments
     interpret/        looking inside a trained model: hooks, contexts, analyses, page, app
     exchange/         histories and trained models in formats that others read
+    entry             whether the scores that a released model claims stand
     sweeps/           many runs: plan, run, records, pages; launchers/ start verbs as processes
     cli               the command line: one table of verbs and their options
 

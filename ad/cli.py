@@ -25,6 +25,7 @@ from ad.config.options import (
     Option,
     flag,
     help_topic,
+    minutes,
     names,
     numbers,
     path,
@@ -317,6 +318,31 @@ of every sweep in configs/records are listed.
         takes=open_run,
     ),
     Verb(
+        "submit",
+        "ad.exchange.release:submit",
+        """Write the release of an evaluated run and its claim as one file: logs/<run>/entry.tar.
+
+The claim has the scores, the fingerprint of the checkpoint, and the hardware and the versions that
+they were made with.""",
+        takes=open_run,
+    ),
+    Verb(
+        "verify_entry",
+        "ad.entry:verify_entry",
+        """Evaluate an entry again, from its weights alone, and say whether its claim stands.
+
+The entry is a file of `submit`. It is evaluated on the tasks of its claim and on fresh ones, in a
+process with limits of memory and time and without a network; nothing in the file is run as code. On
+the hardware and with the versions of the claim its scores must be equal to the digit, elsewhere
+they must lie in the interval. Exit code 4 if the claim does not stand or the file was changed.""",
+        (
+            Option(
+                "bundle", "file of the entry, e.g. logs/quickstart/entry.tar", None, path, bare=True
+            ),
+            Option("minutes", "minutes that the evaluation may take", "5", minutes),
+        ),
+    ),
+    Verb(
         "export_histories",
         "ad.exchange.export:export_histories",
         """Write the learning histories of the train tasks in another format.
@@ -479,6 +505,7 @@ def exit_code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int
 def _dispatch(argv: Sequence[str]) -> None:
     """Run the verb that `argv[0]` names. Raises ConfigError if there is no such verb."""
     name, *rest = argv or ["--help"]
+    name = name if name.startswith("-") else name.replace("-", "_")
     if name in ("-h", "--help"):
         return _print(_list_of_verbs())
     if name not in VERBS:

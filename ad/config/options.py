@@ -59,6 +59,13 @@ def port(word: str) -> int:
     return int(word)
 
 
+def minutes(word: str) -> float:
+    """Return a number of minutes above 0. Raises ValueError."""
+    if not re.fullmatch(r"\d{1,4}(\.\d+)?", word) or not float(word):
+        raise ValueError(f"must be a number of minutes, not {word!r}")
+    return float(word)
+
+
 def shard(word: str) -> tuple[int, int]:
     """Return the number of a shard and of all shards from a text like "1/2". Raises ValueError."""
     match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", word)

@@ -4,11 +4,20 @@ model.safetensors    the parameters (float32), with the spec of the world in the
 config.yaml          the resolved configuration
 README.md            the model card
 .eval_results/*.yaml the scores on held-out tasks as Hugging Face reads them, if there are any
+claim.json           the scores as results.json has them, the fingerprint of the checkpoint, and
+                     what both were made with, if the run is evaluated
 SHA256SUMS           hashes of the others for `sha256sum -c`, as safetensors has no checksum
+
+An entry, `logs/<run>/entry.tar`, is the release of an evaluated run in one file: a tar, which has
+no compression and can be checked member by member in memory. `ad.entry` says whether its claim
+stands.
 """
 
+import io
 import json
+import tarfile
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 from ad.config.schema import Experiment, parse_dump
@@ -21,12 +30,16 @@ from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import ENCODERS, MEMORIES, METHODS, POSITIONS, REWARDS, TOKENIZERS
 from ad.runtime.console import info
-from ad.runtime.files import atomic_write, remove, sha256, write_text
+from ad.runtime.files import atomic_write, remove, sha256, write_json, write_text
 from ad.runtime.run import Run
+from ad.training import checkpoints
 
 FILES = ("model.safetensors", "config.yaml", "README.md")
-EVAL_RESULTS = ".eval_results/algorithm_distillation.yaml"  # of a run that is evaluated
+EVAL_RESULTS, CLAIM = ".eval_results/algorithm_distillation.yaml", "claim.json"
+EVALUATED = (*FILES, EVAL_RESULTS, CLAIM)  # of a run that is evaluated
 SUMS = "SHA256SUMS"
+MOST_BYTES = {"model.safetensors": 64_000_000}  # of a member of an entry
+MOST_BYTES_OF_OTHERS = 4_000_000
 
 
 def release(run: Run) -> Path:
@@ -48,14 +61,99 @@ def release(run: Run) -> Path:
     config = (run.folder / "config.yaml").read_text(encoding="utf-8")
     write_text(folder / "config.yaml", config)
     write_text(folder / "README.md", card(run, sum(w.numel() for w in weights.values())))
-    names = list(FILES)
     remove(folder / EVAL_RESULTS)
+    remove(folder / CLAIM)
     if results := read_results(run):
         write_text(folder / EVAL_RESULTS, eval_results(run, results))
-        names.append(EVAL_RESULTS)
-    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
+        write_json(folder / CLAIM, _claim(run, results))
+    write_sums(folder, EVALUATED if results else FILES)
     info(f"release: {folder}")
     return folder
+
+
+def submit(run: Run) -> Path:
+    """Write the entry of an evaluated run, `entry.tar`, and return its path.
+
+    Raises ConfigError if the run is not evaluated, and the errors of `release`.
+    """
+    if read_results(run) is None:
+        raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
+    path = pack(release(run), (*EVALUATED, SUMS), run.folder / "entry.tar")
+    info(f"entry: {path}; ad verify-entry {path} evaluates it again")
+    return path
+
+
+def pack(folder: Path, names: tuple[str, ...], path: Path) -> Path:
+    """Write the files `names` of `folder` as an entry at `path`."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(_packed({name: (folder / name).read_bytes() for name in names}))
+    return path
+
+
+def unpack(path: Path, folder: Path, *names: tuple[str, ...]) -> None:
+    """Write the files of the entry at `path` into `folder`, once all of it is checked.
+
+    `names` are the lists of files that an entry may have. Raises ConfigError if there is no file,
+    CorruptError for anything that `pack` does not write: another member, a link, a member that is
+    there twice or too large, compression, bytes between and behind the members, a wrong hash.
+    """
+    for name, content in _members(path, {name for own in names for name in own}).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    verify_sums(folder, *names, what=f"the entry {path}")
+
+
+def _members(path: Path, known: set[str]) -> dict[str, bytes]:
+    """Return the content of each member of an entry by its name. Raises as `unpack` does."""
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
+    most = {name: MOST_BYTES.get(name, MOST_BYTES_OF_OTHERS) for name in (*known, SUMS)}
+    if path.stat().st_size > sum(most.values()) + 2**16:
+        raise CorruptError(f"{path} is no entry: it has more than {sum(most.values()):,} bytes")
+    content, members = path.read_bytes(), {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as file:
+            for member in file:
+                name = member.name
+                if name not in most:
+                    raise ValueError(f"it has the member {name!r}, which no entry has")
+                if not member.isreg():
+                    raise ValueError(f"its member {name} is a link or no file")
+                if name in members:
+                    raise ValueError(f"its member {name} is there twice")
+                if member.size > most[name]:
+                    raise ValueError(f"its member {name} has more than {most[name]:,} bytes")
+                members[name] = file.extractfile(member).read()
+        if missing := [name for name in ("config.yaml", CLAIM, SUMS) if name not in members]:
+            raise ValueError(f"it lacks {missing[0]}")
+        if _packed(members) != content:
+            raise ValueError("it has bytes that are in no member, or properties of members")
+    except (tarfile.TarError, ValueError, EOFError) as error:
+        raise CorruptError(f"{path} is no entry as scripts.submit writes it: {error}") from error
+    return members
+
+
+def _packed(members: dict[str, bytes]) -> bytes:
+    """Return a tar whose members have a name and a content, and no other property."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as file:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _claim(run: Run, results: dict) -> dict:
+    """Return the scores of a run and what a verifier needs to compare its own with them."""
+    content = checkpoints.load(checkpoints.newest(run.folder / "checkpoints"))
+    return {
+        "splits": results["splits"],
+        "evaluated_on": results["evaluated_on"],
+        "version": version("algorithm-distillation"),
+        "split": run.split.hash,
+        "fingerprint": content["fingerprint"],
+    }
 
 
 def load_release(folder: str | Path, trust_code: bool = False) -> ReleasedPolicy:
@@ -66,12 +164,12 @@ def load_release(folder: str | Path, trust_code: bool = False) -> ReleasedPolicy
     files are as they were written, MachineError without the package safetensors.
     """
     safetensors, folder = _safetensors(), Path(folder)
-    _verify(folder)
+    verify_sums(folder, FILES, EVALUATED, EVALUATED[:-1])  # versions before 0.4 claimed nothing
     try:
         config = parse_dump((folder / "config.yaml").read_text(encoding="utf-8"))
     except ValueError as error:
         raise CorruptError(f"{folder} is not a release: {error}") from error
-    outside = _outside_classes(config)
+    outside = outside_classes(config)
     if outside and not trust_code:
         raise ConfigError(
             f"the model of {folder} needs {', '.join(outside)}: load_release(folder, "
@@ -88,7 +186,7 @@ def load_release(folder: str | Path, trust_code: bool = False) -> ReleasedPolicy
     return ReleasedPolicy(model.eval().requires_grad_(False), config)
 
 
-def _outside_classes(config: Experiment) -> list[str]:
+def outside_classes(config: Experiment) -> list[str]:
     """Return the components of a model that are not of the suite, by their names."""
     model = config.model
     chosen = (
@@ -102,18 +200,24 @@ def _outside_classes(config: Experiment) -> list[str]:
     return [name for registry, name in chosen if name not in registry]
 
 
-def _verify(folder: Path) -> None:
-    """Raise CorruptError unless SHA256SUMS lists all files with their hashes."""
+def write_sums(folder: Path, names: tuple[str, ...]) -> None:
+    """Write SHA256SUMS with the hashes of the files `names` of `folder`."""
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
+
+
+def verify_sums(folder: Path, *expected: tuple[str, ...], what: str = "") -> None:
+    """Raise CorruptError unless SHA256SUMS lists files as one of `expected`, with their hashes."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        names = [line.partition("  ")[2] for line in lines]
-        if names not in ([*FILES], [*FILES, EVAL_RESULTS]):
+        names = tuple(line.partition("  ")[2] for line in lines)
+        if names not in expected:
             raise ValueError(f"{SUMS} does not list its files")
         for line, name in zip(lines, names, strict=True):
             if sha256(folder / name) != line.partition("  ")[0]:
                 raise ValueError(f"the SHA-256 of {name} is not the one in {SUMS}")
     except (FileNotFoundError, ValueError) as error:
-        raise CorruptError(f"the release {folder} is not what was written: {error}") from error
+        what = what or f"the release {folder}"
+        raise CorruptError(f"{what} is not what was written: {error}") from error
 
 
 def _safetensors():

@@ -1,0 +1,272 @@
+"""An entry: its claim stands only if its weights give it, and no forgery of the file is run."""
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import yaml
+from training_run import train
+
+import ad.entry
+from ad.entry import evaluate_files, verify
+from ad.errors import ADError, ConfigError, CorruptError, MachineError
+from ad.evaluation.evaluate import evaluate
+from ad.exchange.release import CLAIM, EVALUATED, SUMS, submit
+from ad.runtime.files import sha256
+from ad.runtime.isolated import call_isolated
+
+WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
+Members = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def run(experiment):
+    """A run that is trained and evaluated; only to be read."""
+    run = train(experiment(training__precision="float32"))
+    evaluate(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def entry(run) -> Path:
+    """The file of its entry; only to be read."""
+    return submit(run)
+
+
+@pytest.fixture
+def members(entry) -> Members:
+    with tarfile.open(entry) as file:
+        return {member.name: file.extractfile(member).read() for member in file}
+
+
+@pytest.fixture
+def pack(tmp_path) -> Callable[[Members], Path]:
+    """pack(members) writes an entry with new hashes of the members and returns its path."""
+
+    def write(members: Members, hashed: bool = True) -> Path:
+        if hashed:
+            for name in EVALUATED:
+                (tmp_path / "member").write_bytes(members[name])
+                hashes[name] = sha256(tmp_path / "member")
+            sums = "".join(f"{hashes[name]}  {name}\n" for name in EVALUATED)
+            members = members | {SUMS: sums.encode()}
+        return write_tar(tmp_path / "entry.tar", members.items())
+
+    hashes: dict[str, str] = {}
+    return write
+
+
+def write_tar(path: Path, members, **properties) -> Path:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as file:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            for key, value in properties.items():
+                setattr(member, key, value)
+            file.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Evaluate in this process, which spares the start of another one."""
+    monkeypatch.setattr(ad.entry, "call_isolated", lambda name, own, seconds: evaluate_files(**own))
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    monkeypatch.setattr(ad.entry, "call_isolated", lambda *_: pytest.fail("it was evaluated"))
+
+
+def refused(path: Path, text: str, error: type[ADError] = CorruptError) -> None:
+    with pytest.raises(error, match=text) as raised:
+        verify(path, 5, seed=1)
+    assert "\n" not in str(raised.value) and str(path) in str(raised.value)
+
+
+def test_an_honest_claim_stands_to_the_digit_in_a_process_of_its_own(entry, run):
+    verdict = verify(entry, 5, seed=1)
+    assert verdict.problems == []
+    own = json.loads((run.folder / "results.json").read_text())
+    assert verdict.again["splits"] == own["splits"]
+    assert verdict.again["evaluated_on"] == own["evaluated_on"]
+    fresh = verdict.again["fresh"]
+    assert fresh["num_tasks"] == len(run.split.held_out_tasks)
+    assert fresh["num_episodes"] == run.config.evaluation.episodes
+    assert "evaluation seeds from 1 on" in verdict.again["about"]
+
+
+def changed(members: Members, name: str, change: Callable[[dict], object]) -> Members:
+    """Return the members with a change of the plain data in the member `name`."""
+    load, dump = (json.loads, json.dumps) if name == CLAIM else (yaml.safe_load, yaml.safe_dump)
+    data = load(members[name])
+    change(data)
+    return members | {name: dump(data).encode()}
+
+
+def raise_nauc(claim: dict) -> None:
+    claim["splits"]["held_out"]["nauc"] += 0.001
+
+
+def test_a_forged_number_is_found_by_the_evaluation(members, pack, here):
+    forged = changed(members, CLAIM, raise_nauc)
+    [problem] = verify(pack(forged), 5, seed=1).problems
+    assert "its NAUC on held-out tasks is" in problem
+
+    def of_another_machine(claim: dict) -> None:
+        raise_nauc(claim)
+        claim["evaluated_on"]["torch"] = "1.0"
+
+    small = changed(members, CLAIM, of_another_machine)
+    assert verify(pack(small), 5, seed=1).problems == []  # within the interval
+    large = changed(small, CLAIM, lambda claim: claim["splits"]["train"].update(nauc=0.999))
+    [problem] = verify(pack(large), 5, seed=1).problems
+    assert "its NAUC on train tasks is 0.999, and the evaluation gives 0." in problem
+
+
+def test_a_forged_task_is_found_by_the_evaluation(members, pack, here):
+    def forge(claim: dict) -> None:
+        claim["splits"]["held_out"]["per_task"][0]["nauc"] = 0.9
+
+    [problem] = verify(pack(changed(members, CLAIM, forge)), 5, seed=1).problems
+    assert problem == "its scores of single held-out tasks are not those of the evaluation"
+
+
+def test_other_weights_are_found_by_the_evaluation(members, pack, here, tmp_path):
+    (tmp_path / WEIGHTS).write_bytes(members[WEIGHTS])
+    with safetensors.safe_open(tmp_path / WEIGHTS, "pt") as file:
+        header = file.metadata()
+        weights = {name: file.get_tensor(name) * 1.5 for name in file.keys()}  # noqa: SIM118
+    others = members | {WEIGHTS: safetensors.torch.save(weights, header)}
+    assert verify(pack(others), 5, seed=1).problems
+
+
+def test_train_tasks_that_are_declared_as_held_out_are_found(members, pack, here, run):
+    trained = run.split.train_tasks[:2].tolist()
+
+    def declare(config: dict) -> None:
+        config["split"] |= {"held_out": trained, "num_train_tasks": 2}
+
+    refused(
+        pack(changed(members, CONFIG, declare)), "was trained on 2 of the held-out", ConfigError
+    )
+
+
+def test_tasks_of_another_split_are_found(members, pack, here):
+    forged = changed(members, CLAIM, lambda claim: claim.update(split="0" * 64))
+    refused(pack(forged), "its list of tasks is not the one")
+
+
+def test_a_model_that_is_worse_on_fresh_tasks_is_found(members, pack, here, monkeypatch):
+    def worse(run, new_policy, seed):
+        entry = ad.entry._splits(run, new_policy, Path(run.config.root) / "worse")["train"]
+        return "others", entry | {"nauc": -1, "num_tasks": 10, "ci95": {"nauc": [-1.5, -0.5]}}
+
+    monkeypatch.setattr(ad.entry, "_fresh", worse)
+    [problem] = verify(pack(members), 5, seed=1).problems
+    assert problem.startswith("on others its NAUC is -1.000, below the interval")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("method", {"name": "forged.py:Mine"}),
+        ("source", {"algorithm": "os:system"}),
+        ("env", {"id": "forged:Mine-v0"}),
+        ("env", {"id": "CartPole-v1"}),
+        ("env", {"kwargs": {"size": 3, "layout": ["my.forged:Layout"]}}),
+        ("model", {"encoders": {"image": "forged.py:Mine"}}),
+    ],
+)
+def test_a_class_outside_the_suite_is_not_imported(members, pack, nothing_runs, setting, value):
+    forged = changed(members, CONFIG, lambda config: config[setting].update(value))
+    refused(pack(forged), "which is no component of this suite", ConfigError)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "run.py", "../../x", "/tmp/x", "./config.yaml"])
+def test_a_member_that_no_entry_has_is_refused(members, pack, nothing_runs, name):
+    refused(pack(members | {name: b"import os"}), f"has the member '{name}', which no entry has")
+
+
+def test_a_changed_member_is_refused(members, pack, nothing_runs):
+    changed = members[WEIGHTS][:-1] + bytes([members[WEIGHTS][-1] ^ 1])
+    refused(pack(members | {WEIGHTS: changed}, hashed=False), "the SHA-256 of model.safetensors")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_a_link_is_refused(members, tmp_path, nothing_runs, kind):
+    path = tmp_path / "entry.tar"
+    with tarfile.open(path, "w") as file:
+        member = tarfile.TarInfo(CONFIG)
+        member.type, member.linkname = kind, "/etc/passwd"
+        file.addfile(member)
+    refused(path, f"its member {CONFIG} is a link or no file")
+
+
+def test_a_member_that_is_there_twice_is_refused(members, tmp_path, nothing_runs):
+    twice = [*members.items(), (CONFIG, members[CONFIG])]
+    refused(write_tar(tmp_path / "entry.tar", twice), f"its member {CONFIG} is there twice")
+
+
+def test_a_member_that_is_too_large_is_refused(members, pack, nothing_runs, tmp_path):
+    refused(pack(members | {CONFIG: bytes(4_000_001)}), "has more than 4,000,000 bytes")
+    with open(tmp_path / "entry.tar", "wb") as file:
+        file.truncate(10**12)  # without blocks on the disk
+    refused(tmp_path / "entry.tar", "it has more than")
+
+
+def test_compression_is_refused(entry, tmp_path, nothing_runs):
+    bomb = tmp_path / "entry.tar"
+    bomb.write_bytes(gzip.compress(entry.read_bytes() + bytes(10**7)))
+    refused(bomb, "is no entry as scripts.submit writes it")
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.6, 0.99, 1.01])
+def test_a_file_that_is_cut_or_longer_is_refused(entry, tmp_path, nothing_runs, share):
+    content = entry.read_bytes()
+    path = tmp_path / "entry.tar"
+    path.write_bytes((content + bytes(1024))[: int(share * len(content))])
+    refused(path, "is no entry")
+
+
+def test_properties_of_members_are_refused(members, tmp_path, nothing_runs):
+    path = write_tar(tmp_path / "entry.tar", members.items(), mode=0o777, uname="root")
+    refused(path, "properties of members")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b'{"splits": 1}', b"[" * 10**5, b"\xff"])
+def test_a_claim_that_is_no_claim_is_refused(members, pack, nothing_runs, content):
+    refused(pack(members | {CLAIM: content}), "is no entry")
+
+
+@pytest.mark.parametrize("content", [b"", b"a: &x [*x]", b"a: [" * 2000, b"env: 1\n"])
+def test_settings_that_are_no_settings_are_refused(members, pack, here, content):
+    with pytest.raises(ADError):
+        verify(pack(members | {CONFIG: content}), 5, seed=1)
+
+
+def test_a_run_without_results_cannot_be_submitted(experiment):
+    with pytest.raises(ConfigError, match=r"run scripts\.evaluate"):
+        submit(train(experiment(training__precision="float32")))
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "text", "error"),
+    [
+        ("signal:pause", {}, "it takes more than 1 s", MachineError),
+        ("os:abort", {}, "ended without an answer", MachineError),
+        ("builtins:bytearray", {"source": 10**11}, "needs more than 8 GiB", MachineError),
+        ("socket:socket", {}, "this process has no network", CorruptError),
+        ("builtins:int", {"x": 1}, "TypeError", CorruptError),
+        ("ad.config.parser:read_text", {"path": "missing.yaml"}, "no file missing", ConfigError),
+    ],
+)
+def test_what_a_child_process_cannot_do_is_one_sentence(function, arguments, text, error):
+    with pytest.raises(error, match=text) as raised:
+        call_isolated(function, arguments, 1 if function == "signal:pause" else 60)
+    assert "\n" not in str(raised.value)
