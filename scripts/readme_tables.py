@@ -1,8 +1,9 @@
 """Make the tables of worlds, sources and published totals anew: python -m scripts.readme_tables.
 
 The names of tables as arguments choose some: worlds, sources, totals. Each table stands in a
-README between the lines `<!-- table of <name> -->` and `<!-- /table of <name> -->`. A row keeps the
-cells that are not computed: papers, checks, the length of episodes, settings and published numbers.
+Markdown file between the lines `<!-- table of <name> -->` and `<!-- /table of <name> -->`. A row
+keeps the cells that are not computed: papers, checks, the length of episodes, settings and
+published numbers.
 Speeds are measured on one core of this machine; all tables take ten minutes.
 """
 
@@ -27,7 +28,8 @@ from envs.presets import PRESETS
 from envs.spaces import Discrete, observation_parts
 
 ROOT = Path(__file__).parent.parent
-WORLDS_PAGE, SOURCES_PAGE = ROOT / "envs/README.md", ROOT / "ad/sources/README.md"
+WORLDS_PAGE, TOTALS_PAGE = ROOT / "envs/worlds.md", ROOT / "envs/totals.md"
+SOURCES_PAGE = ROOT / "ad/sources/README.md"
 MAX_TASKS, EPISODES, SECONDS, NUM_ENVS = 200, 100, 0.3, 256  # of a world's row
 BATCH, ALONE = (80, 10), 9  # in a source's row: tasks, environments of each; tasks timed alone
 TIMED = ({}, 200)  # settings and env steps of a source
@@ -165,7 +167,7 @@ def total_cells(row: dict[str, str]) -> dict[str, str]:
 TABLES = {
     "worlds": (WORLDS_PAGE, world_cells),
     "sources": (SOURCES_PAGE, source_cells),
-    "totals": (WORLDS_PAGE, total_cells),
+    "totals": (TOTALS_PAGE, total_cells),
 }
 
 

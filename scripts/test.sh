@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs the checks before every commit: style, then the tests that are not marked slow, faults or ray. With --all as the
-# first argument, installs Ray, a large wheel, and runs its tests too.
+# Runs the checks before every commit: style, then the tests that are not marked slow, faults, docs or ray. With --all
+# as the first argument, installs MkDocs and Ray, a large wheel, and runs their tests too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 
-left_out="not slow and not faults and not ray"
+left_out="not slow and not faults and not docs and not ray"
 if [ "${1:-}" = --all ]; then
     shift
-    .venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[ray]"
+    .venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[docs,ray]"
     left_out="not slow and not faults"
 fi
 .venv/bin/ruff check .

@@ -2,9 +2,9 @@
 
 import pytest
 
-from scripts.readme_tables import WORLDS_PAGE, read_table, total_cells
+from scripts.readme_tables import TOTALS_PAGE, read_table, total_cells
 
-TABLE = read_table(WORLDS_PAGE, "totals")
+TABLE = read_table(TOTALS_PAGE, "totals")
 ROWS = [dict(zip(TABLE.header, row, strict=True)) for row in TABLE.rows]
 # Sources whose settings are published, at the largest number of pulls or episodes.
 CHECKS = [row for row in ROWS if row["agrees"] != "–" and row["after"].split()[0] in ("500", "100")]

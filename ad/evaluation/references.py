@@ -148,9 +148,9 @@ def source_references(
 ) -> dict[str, Reference]:
     """Return means over actors of the source's first `episodes` and its `last` episodes.
 
-    returns[k][j]: the returns of the episodes of task k, actor j. Actors differ in their number of
-    episodes. The curve stops at the smallest number, since only actors that already finish quickly
-    have later episodes. Returns {} if an actor has fewer than `last` episodes.
+    `returns[k][j]`: the returns of the episodes of task k, actor j. Actors differ in their number
+    of episodes. The curve stops at the smallest number, since only actors that already finish
+    quickly have later episodes. Returns {} if an actor has fewer than `last` episodes.
     """
     shortest = min(len(actor) for actors in returns for actor in actors)
     if shortest < last:

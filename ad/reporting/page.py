@@ -2,7 +2,7 @@
 
 A Page has sections, a Section has blocks: Text, Table, Chart, Tiles, Video, Code, Details, Choice.
 The HTML file needs no other file and no network; `charts.js` draws its charts. Texts and cells may
-have `code`, **bold**, *italics* and [links](address).
+have `code`, **bold**, *italics* and `[links](address)`.
 """
 
 import base64
@@ -66,7 +66,7 @@ class Table:
 class Chart:
     """Numbers by row and column, and how `charts.js` draws them; its head explains the fields.
 
-    values, low, high: [rows][columns], None for unknown; low and high are the ends of intervals.
+    values, low, high: `[rows][columns]`, None for unknown; low and high are the ends of intervals.
     """
 
     kind: str
