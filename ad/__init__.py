@@ -24,7 +24,8 @@ Packages, each of which imports only packages above it in this list:
     scaffold          files to begin with: components from templates/, experiments
     interpret/        looking inside a trained model: hooks, contexts, analyses, page, app
     exchange/         histories and trained models in formats that others read
-    entry             whether the scores that a released model claims stand
+    entry             releases with the scores that they claim, and whether these stand;
+                      entry_scores evaluates them again
     sweeps/           many runs: plan, run, records, pages; launchers/ start verbs as processes
     cli               the command line: one table of verbs and their options
 

@@ -319,12 +319,21 @@ of every sweep in configs/records are listed.
     ),
     Verb(
         "submit",
-        "ad.exchange.release:submit",
+        "ad.entry:submit",
         """Write the release of an evaluated run and its claim as one file: logs/<run>/entry.tar.
 
 The claim has the scores, the fingerprint of the checkpoint, and the hardware and the versions that
-they were made with.""",
-        takes=open_run,
+they were made with. With --program the policy is a program in place of the run's model, and is
+evaluated first.""",
+        (
+            Option(
+                "program",
+                "Python file that answers the calls of a rollout (ad/rollout/program.py)",
+                "",
+                path,
+            ),
+        ),
+        open_run,
     ),
     Verb(
         "verify_entry",
@@ -340,6 +349,13 @@ they must lie in the interval. Exit code 4 if the claim does not stand or the fi
                 "bundle", "file of the entry, e.g. logs/quickstart/entry.tar", None, path, bare=True
             ),
             Option("minutes", "minutes that the evaluation may take", "5", minutes),
+            Option(
+                "run-program",
+                "run the program of an entry that has no model: code that nobody has checked",
+                "false",
+                flag,
+                "run_program",
+            ),
         ),
     ),
     Verb(

@@ -1,6 +1,6 @@
-"""Say whether the claim of an entry stands, a bundle that `ad.exchange.release.submit` wrote.
+"""Entries: submit a release with the scores that it claims, and say whether they stand.
 
-Nothing in the bundle is code, and no class outside the suite is imported. Members and settings are
+Nothing in an entry is code, and no class outside the suite is imported. Members and settings are
 checked as data in this process; the model is built and evaluated again in a child process with
 limits of memory and time and without a network (`ad.runtime.isolated`). On the hardware and with
 the versions of the claim all scores must be equal to the digit. Elsewhere one sampled action may
@@ -11,48 +11,60 @@ The fingerprint says which tasks the weights were trained on, and is a claim its
 it anew can hide that. So the model also plays what the verifier draws: tasks of another family seed
 or tasks that the split leaves out, where the world has them. Otherwise it plays the held-out tasks
 under other evaluation seeds, which cannot show that the weights were trained on them.
+
+The policy of an entry may also be a program (`ad.rollout.program`), which is code: it runs only
+where the verifier asks for it and the kernel gives its process a network without a connection. Its
+scores need not be equal to the digit, and nobody knows what it was made from.
 """
 
 import json
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ad.config.parser import load_file
 from ad.config.schema import Experiment, parse_dump
-from ad.config.world import configured_world
 from ad.config.yaml_io import YamlFile
 from ad.errors import ADError, ConfigError, CorruptError
-from ad.evaluation.results import Evaluation, read_results, write_results
 from ad.evaluation.scores import SCORES, columns
-from ad.evaluation.summary import split_entry, task_facts
-from ad.exchange.release import CLAIM, EVALUATED, load_release, outside_classes, unpack
-from ad.methods import build_method
-from ad.methods.policy import Policy
+from ad.exchange.card import read_results
+from ad.exchange.release import (
+    CLAIM,
+    EVALUATED,
+    PROGRAM,
+    SUMS,
+    claim_of,
+    outside_classes,
+    pack,
+    release,
+    unpack,
+    write_sums,
+)
 from ad.registry import SOURCES
 from ad.reporting.tables import SPLIT_TITLES
-from ad.rollout.rollout import Rollout
-from ad.rollout.tasks import policy_of, rollout_envs, rollout_tasks
 from ad.runtime.console import info
-from ad.runtime.devices import choose_device
+from ad.runtime.files import write_json, write_text
 from ad.runtime.isolated import call_isolated
 from ad.runtime.run import Run
-from ad.training.provenance import check_fingerprint, hardware
 from envs import REGISTRY
 from envs.presets import PRESETS
 from envs.registry import PLACE
 from envs.tasks import SPLITS
 
-LEAST_TASKS, MOST_TASKS = 10, 100  # of those that a verifier draws
+LEAST_TASKS = 10  # without so many, an interval over tasks says too little
 MOST_SEED = 2**31 - 1
-NewPolicy = Callable[[int], Policy]
+MINUTES = 5.0  # that an evaluation may take
+PROGRAM_FILES = (PROGRAM, "config.yaml", "README.md", CLAIM)
+PROGRAM_CARD = """\
+# {name}
+
+A program that plays {world}: code that nobody has checked.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,14 +77,32 @@ class Verdict:
     problems: list[str]
 
 
-def verify_entry(bundle: Path, minutes: float) -> None:
+def submit(run: Run, program: Path | None = None) -> Path:
+    """Write the entry of an evaluated run, `entry.tar` in its folder, and return its path.
+
+    With `program`, a Python file, that is the policy; it is evaluated as the run's model would be.
+    Raises ConfigError if the run is not evaluated or the program fails, and the errors of
+    `release`.
+    """
+    path = run.folder / "entry.tar"
+    if program:
+        _pack_program(run, program, path)
+    elif read_results(run) is None:
+        raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
+    else:
+        pack(release(run), (*EVALUATED, SUMS), path)
+    info(f"entry: {path}; ad verify-entry {path} evaluates it again")
+    return path
+
+
+def verify_entry(bundle: Path, minutes: float = MINUTES, run_program: bool = False) -> None:
     """Evaluate an entry again and print whether its claim stands.
 
     Raises CorruptError if it does not or if the file is not what was written, ConfigError for
-    settings that need a class outside the suite, MachineError if the evaluation exceeds its limits,
-    `minutes` among them.
+    settings that need a class outside the suite and for a program unless `run_program`,
+    MachineError if the evaluation exceeds its limits, `minutes` among them.
     """
-    verdict = verify(bundle, minutes)
+    verdict = verify(bundle, minutes, run_program)
     for line in _report(verdict):
         info(line)
     if verdict.problems:
@@ -80,42 +110,53 @@ def verify_entry(bundle: Path, minutes: float) -> None:
     info(f"the claim of {bundle} stands")
 
 
-def verify(bundle: Path, minutes: float, seed: int | None = None) -> Verdict:
+def verify(
+    bundle: Path, minutes: float = MINUTES, run_program: bool = False, seed: int | None = None
+) -> Verdict:
     """Return what a new evaluation says about an entry. Raises as `verify_entry` does.
 
     `seed` decides what the model plays beside the tasks of its claim; None draws it.
     """
-    seed = secrets.randbelow(MOST_SEED) if seed is None else seed
-    with tempfile.TemporaryDirectory() as folder:
-        unpack(bundle, Path(folder), EVALUATED)
-        config, claim = _read(bundle, Path(folder))
-        arguments = {"folder": folder, "threads": _threads(claim), "seed": seed}
-        try:
-            again = call_isolated("ad.entry:evaluate_files", arguments, 60 * minutes)
-        except ADError as error:
-            raise type(error)(f"{bundle} cannot be evaluated: {error}") from error
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        unpack(bundle, folder, EVALUATED, PROGRAM_FILES)
+        config, claim = _read(bundle, folder)
+        if (folder / PROGRAM).exists() and not run_program:
+            raise ConfigError(
+                f"{bundle} holds a program, which is code that nobody has checked: "
+                "--run-program true runs it, with your rights"
+            )
+        again = _evaluated(bundle, folder, _threads(claim), minutes, seed)
     return Verdict(config, claim, again, list(_problems(claim, again)))
 
 
-def evaluate_files(folder: str, threads: int, seed: int) -> dict:
-    """Return the scores of the entry whose files lie in `folder`; for a child process.
+def _pack_program(run: Run, program: Path, path: Path) -> None:
+    """Evaluate a program and write its entry."""
+    if not program.is_file():
+        raise ConfigError(f"there is no file {program}")
+    with tempfile.TemporaryDirectory() as name:
+        folder, threads = Path(name), run.config.threads or os.cpu_count() or 1
+        shutil.copyfile(program, folder / PROGRAM)
+        shutil.copyfile(run.folder / "config.yaml", folder / "config.yaml")
+        card = PROGRAM_CARD.format(name=run.config.name, world=run.config.env.id)
+        write_text(folder / "README.md", card)
+        write_json(folder / CLAIM, {"split": run.split.hash})
+        scores = _evaluated(program, folder, threads, MINUTES)
+        write_json(folder / CLAIM, claim_of(run, scores))
+        write_sums(folder, PROGRAM_FILES)
+        pack(folder, (*PROGRAM_FILES, SUMS), path)
 
-    splits: the entry `splits` of results.json. fresh: such an entry for what `seed` draws, and
-    `about` says what that is. evaluated_on: the hardware. Raises CorruptError and ConfigError.
-    """
-    place = Path(folder)
-    own = {"root": folder, "name": "entry", "device": "cpu", "threads": threads}
-    run = Run(load_file(place / "config.yaml", **own))
-    claim = json.loads((place / CLAIM).read_bytes())
-    check_fingerprint(claim, run.config, run.split)
-    if claim["split"] != run.split.hash:
-        raise CorruptError("its list of tasks is not the one that the claim is about")
-    device = choose_device(run.config)
-    new_policy = policy_of(run.config, build_method(run.config.method), load_release(place).model)
-    splits = _splits(run, new_policy, place / "again")
-    about, fresh = _fresh(run, new_policy, seed)
-    on = hardware(run.config, device)
-    return {"splits": splits, "about": about, "fresh": fresh, "evaluated_on": on}
+
+def _evaluated(
+    what: Path, folder: Path, threads: int, minutes: float, seed: int | None = None
+) -> dict:
+    """Return what `evaluate_files` returns in a process of its own; `what` is in its errors."""
+    seed = secrets.randbelow(MOST_SEED) if seed is None else seed
+    arguments = {"folder": str(folder), "threads": threads, "seed": seed}
+    try:
+        return call_isolated("ad.entry_scores:evaluate_files", arguments, 60 * minutes)
+    except ADError as error:
+        raise type(error)(f"{what} cannot be evaluated: {error}") from error
 
 
 def _read(bundle: Path, folder: Path) -> tuple[Experiment, dict]:
@@ -163,56 +204,6 @@ def _threads(claim: dict) -> int:
     return max(1, min(threads, os.cpu_count() or 1)) if type(threads) is int else 1
 
 
-def _splits(run: Run, new_policy: NewPolicy, folder: Path) -> dict:
-    """Return the scores of both splits by way of results.csv, as an evaluation does."""
-    settings, split = run.config.evaluation, run.evaluated_split
-    seeds = (settings.eval_seeds, settings.train_eval_seeds)
-    played = rollout_tasks(
-        run.config, split, new_policy, settings.episodes, seeds, True, True, settings.env_steps
-    )
-    write_results(folder, split, played)
-    evaluations = read_results(folder / "results.csv")
-    return {name: _scores(run.config, own) for name, own in evaluations.items()}
-
-
-def _scores(config: Experiment, evaluation: Evaluation) -> dict:
-    world, length = configured_world(config.env), config.env.episode_length
-    return split_entry(evaluation, task_facts(world, length, evaluation.tasks))
-
-
-def _fresh(run: Run, new_policy: NewPolicy, seed: int) -> tuple[str, dict]:
-    """Return what `seed` draws, as text, and the scores there."""
-    config, split, settings = run.config, run.split, run.config.evaluation
-    used = np.concatenate([split.train_index, split.held_out_index])
-    tasks = np.delete(split.all_tasks, used, axis=0)
-    about = "tasks that are in neither part of the split"
-    if hasattr(run.world, "family_seed"):
-        kwargs = config.env.kwargs | {"family_seed": seed}
-        config = replace(config, env=replace(config.env, kwargs=kwargs))
-        tasks, about = configured_world(config.env).all_tasks(), f"tasks of family_seed {seed}"
-    elif len(tasks) < LEAST_TASKS:
-        tasks = split.held_out_tasks
-        about = f"held-out tasks, evaluation seeds from {seed} on"
-    tasks = np.random.default_rng(seed).permutation(tasks)[:MOST_TASKS]
-    envs = [(seed + n, task) for n in range(settings.eval_seeds) for task in tasks]
-    played = rollout_envs(
-        config, envs, new_policy, settings.episodes, (), "fresh", settings.env_steps
-    )
-    return about, _scores(config, _evaluation(tasks, played))
-
-
-def _evaluation(tasks: np.ndarray, played: Rollout) -> Evaluation:
-    """Return the episodes that all rollouts [S * K, E] completed, seed by seed, as [K, S, E]."""
-
-    def by_task(values: np.ndarray) -> np.ndarray:
-        return values.reshape(-1, len(tasks), values.shape[1]).swapaxes(0, 1)
-
-    common = np.isfinite(played.returns).sum(1).min()
-    names = ("returns", "lengths", "successes", "reward_in_context")
-    first = (by_task(getattr(played, name))[..., :common] for name in names)
-    return Evaluation(tasks, *first, completed=by_task(played.returns))
-
-
 def _problems(claim: dict, again: dict) -> Iterator[str]:
     """Yield what contradicts the claim, a sentence each."""
     for split in SPLITS:
@@ -232,9 +223,9 @@ def _problems(claim: dict, again: dict) -> Iterator[str]:
 
 
 def _is_same_machine(claim: dict, again: dict) -> bool:
-    """Return whether bits can be expected: the same hardware, threads and versions."""
-    own = version("algorithm-distillation")
-    return claim.get("evaluated_on") == again["evaluated_on"] and claim.get("version") == own
+    """Return whether a model must give the same bits: on the same hardware, with all versions."""
+    present = again["evaluated_on"], version("algorithm-distillation")
+    return (claim.get("evaluated_on"), claim.get("version")) == present and not again["program"]
 
 
 def _different_digits(split: str, theirs: dict, ours: dict) -> Iterator[str]:
@@ -273,7 +264,9 @@ def _report(verdict: Verdict) -> Iterator[str]:
         text = f"{title}: {SCORES[name].heading} {ours[name]:.3f} [{low:.3f}, {high:.3f}]"
         value = theirs.get(name) if isinstance(theirs, dict) else None
         yield f"{text}, claimed {value:.3f}" if isinstance(value, float) else text
-    if _is_same_machine(verdict.claim, again):
+    if again["program"]:
+        yield "the policy is a program: unverified code, whose scores must lie in the interval"
+    elif _is_same_machine(verdict.claim, again):
         yield "hardware and versions are those of the claim: scores must be equal to the digit"
     else:
         yield "hardware or versions are not those of the claim: scores must lie in the interval"

@@ -3,23 +3,32 @@
 import gzip
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 import yaml
 from training_run import train
 
 import ad.entry
-from ad.entry import evaluate_files, verify
+import ad.entry_scores
+from ad.entry import submit, verify
+from ad.entry_scores import evaluate_files
 from ad.errors import ADError, ConfigError, CorruptError, MachineError
 from ad.evaluation.evaluate import evaluate
-from ad.exchange.release import CLAIM, EVALUATED, SUMS, submit
+from ad.exchange.release import CLAIM, EVALUATED, SUMS
+from ad.rollout.program import ProgramPolicy
+from ad.rollout.rollout import rollout, sampled
 from ad.runtime.files import sha256
 from ad.runtime.isolated import call_isolated
+from ad.runtime.run import Run
+from envs import make_vec
 
+README = Path(ad.entry.__file__).parent / "exchange" / "README.md"
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 Members = dict[str, bytes]
 
@@ -85,12 +94,12 @@ def nothing_runs(monkeypatch):
 
 def refused(path: Path, text: str, error: type[ADError] = CorruptError) -> None:
     with pytest.raises(error, match=text) as raised:
-        verify(path, 5, seed=1)
+        verify(path, seed=1)
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
 
 
 def test_an_honest_claim_stands_to_the_digit_in_a_process_of_its_own(entry, run):
-    verdict = verify(entry, 5, seed=1)
+    verdict = verify(entry, seed=1)
     assert verdict.problems == []
     own = json.loads((run.folder / "results.json").read_text())
     assert verdict.again["splits"] == own["splits"]
@@ -115,7 +124,7 @@ def raise_nauc(claim: dict) -> None:
 
 def test_a_forged_number_is_found_by_the_evaluation(members, pack, here):
     forged = changed(members, CLAIM, raise_nauc)
-    [problem] = verify(pack(forged), 5, seed=1).problems
+    [problem] = verify(pack(forged), seed=1).problems
     assert "its NAUC on held-out tasks is" in problem
 
     def of_another_machine(claim: dict) -> None:
@@ -123,9 +132,9 @@ def test_a_forged_number_is_found_by_the_evaluation(members, pack, here):
         claim["evaluated_on"]["torch"] = "1.0"
 
     small = changed(members, CLAIM, of_another_machine)
-    assert verify(pack(small), 5, seed=1).problems == []  # within the interval
+    assert verify(pack(small), seed=1).problems == []  # within the interval
     large = changed(small, CLAIM, lambda claim: claim["splits"]["train"].update(nauc=0.999))
-    [problem] = verify(pack(large), 5, seed=1).problems
+    [problem] = verify(pack(large), seed=1).problems
     assert "its NAUC on train tasks is 0.999, and the evaluation gives 0." in problem
 
 
@@ -133,7 +142,7 @@ def test_a_forged_task_is_found_by_the_evaluation(members, pack, here):
     def forge(claim: dict) -> None:
         claim["splits"]["held_out"]["per_task"][0]["nauc"] = 0.9
 
-    [problem] = verify(pack(changed(members, CLAIM, forge)), 5, seed=1).problems
+    [problem] = verify(pack(changed(members, CLAIM, forge)), seed=1).problems
     assert problem == "its scores of single held-out tasks are not those of the evaluation"
 
 
@@ -143,7 +152,7 @@ def test_other_weights_are_found_by_the_evaluation(members, pack, here, tmp_path
         header = file.metadata()
         weights = {name: file.get_tensor(name) * 1.5 for name in file.keys()}  # noqa: SIM118
     others = members | {WEIGHTS: safetensors.torch.save(weights, header)}
-    assert verify(pack(others), 5, seed=1).problems
+    assert verify(pack(others), seed=1).problems
 
 
 def test_train_tasks_that_are_declared_as_held_out_are_found(members, pack, here, run):
@@ -164,11 +173,11 @@ def test_tasks_of_another_split_are_found(members, pack, here):
 
 def test_a_model_that_is_worse_on_fresh_tasks_is_found(members, pack, here, monkeypatch):
     def worse(run, new_policy, seed):
-        entry = ad.entry._splits(run, new_policy, Path(run.config.root) / "worse")["train"]
+        entry = ad.entry_scores._splits(run, new_policy, Path(run.config.root) / "worse")["train"]
         return "others", entry | {"nauc": -1, "num_tasks": 10, "ci95": {"nauc": [-1.5, -0.5]}}
 
-    monkeypatch.setattr(ad.entry, "_fresh", worse)
-    [problem] = verify(pack(members), 5, seed=1).problems
+    monkeypatch.setattr(ad.entry_scores, "_fresh", worse)
+    [problem] = verify(pack(members), seed=1).problems
     assert problem.startswith("on others its NAUC is -1.000, below the interval")
 
 
@@ -247,7 +256,7 @@ def test_a_claim_that_is_no_claim_is_refused(members, pack, nothing_runs, conten
 @pytest.mark.parametrize("content", [b"", b"a: &x [*x]", b"a: [" * 2000, b"env: 1\n"])
 def test_settings_that_are_no_settings_are_refused(members, pack, here, content):
     with pytest.raises(ADError):
-        verify(pack(members | {CONFIG: content}), 5, seed=1)
+        verify(pack(members | {CONFIG: content}), seed=1)
 
 
 def test_a_run_without_results_cannot_be_submitted(experiment):
@@ -270,3 +279,88 @@ def test_what_a_child_process_cannot_do_is_one_sentence(function, arguments, tex
     with pytest.raises(error, match=text) as raised:
         call_isolated(function, arguments, 1 if function == "signal:pause" else 60)
     assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def example(tmp_path) -> Path:
+    """The program that the README shows."""
+    path = tmp_path / "q_table.py"
+    [code] = re.findall(r"```python\n(import json\nimport sys\n.*?)```", README.read_text(), re.S)
+    path.write_text(code)
+    return path
+
+
+def test_a_program_enters_and_runs_only_if_it_is_asked_for(experiment, example, monkeypatch):
+    entry = submit(run := Run.open(experiment()), example)
+    verdict = verify(entry, run_program=True, seed=1)
+    assert verdict.problems == [] and verdict.again["program"]
+    assert verdict.claim["split"] == run.split.hash and "fingerprint" not in verdict.claim
+    monkeypatch.setattr(ad.entry, "call_isolated", lambda *_: pytest.fail("it was evaluated"))
+    refused(entry, "holds a program, which is code that nobody has checked", ConfigError)
+    with pytest.raises(ConfigError, match="there is no file"):
+        submit(run, example.with_name("missing.py"))
+
+
+def test_the_program_of_the_readme_learns(example):
+    env = make_vec("DarkRoom-v0", [[0, 0], [0, 1], [2, 2]], episode_length=6, size=3)
+    found = rollout(ProgramPolicy(example, 3, 5, 6), env, [1, 2, 3], 40, sampled()).successes
+    assert found[:, :5].mean() < 0.7 and found[:, -10:].mean() > 0.9
+
+
+ECHO = """
+import sys
+for line in sys.stdin:
+    print(line, end="", file=sys.stderr, flush=True)
+    if "act" in line[:20]:
+        print([[1, 2.5], [-1, 0]][:2 if "[4, 5]" in line else 1], flush=True)
+"""
+
+
+def test_a_program_hears_the_calls_of_the_rollout(tmp_path):
+    (tmp_path / "echo.py").write_text(ECHO)
+    policy = ProgramPolicy(tmp_path / "echo.py", 2, 2, 9)
+    policy.set_action_mask(torch.tensor([[True, True], [True, False]]))
+    two, flags = torch.tensor([4, 5]), torch.tensor([False, True])
+    assert policy.act(two, torch.tensor([0, 3])).tolist() == [[1, 2.5], [-1, 0]]
+    policy.observe(torch.tensor([1, 0]), torch.tensor([0.5, 1]), flags, ~flags, {"view": two})
+    policy.select(torch.tensor([1]))
+    assert policy.act({"view": two[1:]}, torch.tensor([4])).tolist() == [[1, 2.5]]
+    policy._errors.seek(0)
+    assert [json.loads(line) for line in policy._errors.read().splitlines()] == [
+        {"call": "start", "num_envs": 2, "num_actions": 2, "episode_length": 9}
+        | {"action_mask": [[True, True], [True, False]]},
+        {"call": "act", "observation": [4, 5], "time": [0, 3]},
+        {"call": "observe", "action": [1, 0], "reward": [0.5, 1.0], "terminated": [False, True]}
+        | {"truncated": [True, False], "next_observation": {"view": [4, 5]}},
+        {"call": "select", "envs": [1]},
+        {"call": "act", "observation": {"view": [5]}, "time": [4]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("import time; time.sleep(100)", r"the program gives no answer for 0\.5 s"),
+        ("import nothing_here", "exit code 1: ModuleNotFoundError: No module named 'nothing_here'"),
+        ("", "ended with exit code 0$"),
+        ("input(); print('hello'); input()", "answers 'hello' to act: it must be a line with a"),
+        ("input(); print([[1, 2, 3]] * 3); input()", "a list of 2 lists of 3 finite numbers"),
+        ("input(); print([[1, 2, float('nan')]] * 2); input()", "2 lists of 3 finite numbers"),
+        ("input(); print('[' * 440); input()", "2 lists of 3 finite numbers"),
+        ("while True: print('1', end='')", "answers with a line of more than 448 bytes"),
+        ("import os, time; os.close(1); time.sleep(9)", "has closed its input or its output"),
+    ],
+)
+def test_a_program_that_fails_is_one_sentence(tmp_path, code, text):
+    (tmp_path / "program.py").write_text(code)
+    policy = ProgramPolicy(tmp_path / "program.py", 2, 3, 9, seconds=0.5 if "100" in code else 20)
+    with pytest.raises(ConfigError, match=text) as raised:
+        policy.act(torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_program_that_reads_nothing_is_one_sentence(tmp_path):
+    (tmp_path / "program.py").write_text("import time; time.sleep(100)")
+    policy, many = ProgramPolicy(tmp_path / "program.py", 1, 1, 1, 0.5), torch.zeros(100_000)
+    with pytest.raises(ConfigError, match="does not read its input"):
+        policy.act(many, many)

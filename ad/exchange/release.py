@@ -8,9 +8,8 @@ claim.json           the scores as results.json has them, the fingerprint of the
                      what both were made with, if the run is evaluated
 SHA256SUMS           hashes of the others for `sha256sum -c`, as safetensors has no checksum
 
-An entry, `logs/<run>/entry.tar`, is the release of an evaluated run in one file: a tar, which has
-no compression and can be checked member by member in memory. `ad.entry` says whether its claim
-stands.
+An entry (`ad.entry`) is the release of an evaluated run in one file: a tar, which has no
+compression and can be checked member by member in memory.
 """
 
 import io
@@ -36,6 +35,7 @@ from ad.training import checkpoints
 
 FILES = ("model.safetensors", "config.yaml", "README.md")
 EVAL_RESULTS, CLAIM = ".eval_results/algorithm_distillation.yaml", "claim.json"
+PROGRAM = "program.py"  # in place of the weights
 EVALUATED = (*FILES, EVAL_RESULTS, CLAIM)  # of a run that is evaluated
 SUMS = "SHA256SUMS"
 MOST_BYTES = {"model.safetensors": 64_000_000}  # of a member of an entry
@@ -69,18 +69,6 @@ def release(run: Run) -> Path:
     write_sums(folder, EVALUATED if results else FILES)
     info(f"release: {folder}")
     return folder
-
-
-def submit(run: Run) -> Path:
-    """Write the entry of an evaluated run, `entry.tar`, and return its path.
-
-    Raises ConfigError if the run is not evaluated, and the errors of `release`.
-    """
-    if read_results(run) is None:
-        raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
-    path = pack(release(run), (*EVALUATED, SUMS), run.folder / "entry.tar")
-    info(f"entry: {path}; ad verify-entry {path} evaluates it again")
-    return path
 
 
 def pack(folder: Path, names: tuple[str, ...], path: Path) -> Path:
@@ -147,12 +135,16 @@ def _packed(members: dict[str, bytes]) -> bytes:
 def _claim(run: Run, results: dict) -> dict:
     """Return the scores of a run and what a verifier needs to compare its own with them."""
     content = checkpoints.load(checkpoints.newest(run.folder / "checkpoints"))
+    return claim_of(run, results) | {"fingerprint": content["fingerprint"]}
+
+
+def claim_of(run: Run, results: dict) -> dict:
+    """Return the claim that an evaluation of `run` supports; it says nothing of any training."""
     return {
         "splits": results["splits"],
         "evaluated_on": results["evaluated_on"],
         "version": version("algorithm-distillation"),
         "split": run.split.hash,
-        "fingerprint": content["fingerprint"],
     }
 
 

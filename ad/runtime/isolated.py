@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ad.errors import ADError, ConfigError, CorruptError, MachineError, NumericError
@@ -57,6 +58,15 @@ def call_isolated(function: str, arguments: dict, seconds: float, memory: int = 
     if "error" in result:
         raise ERRORS.get(result["exit_code"], CorruptError)(result["error"])
     return result["value"]
+
+
+def has_network() -> bool:
+    """Return whether this process has a network with more than its own loopback address."""
+    try:
+        lines = Path("/proc/self/net/dev").read_text().splitlines()[2:]
+    except OSError:
+        return True
+    return any(line.partition(":")[0].strip() != "lo" for line in lines)
 
 
 def _main() -> None:
