@@ -8,7 +8,8 @@ from processes import ROOT
 
 import envs
 from ad.errors import ConfigError
-from scripts.docs import pages, worlds
+from ad.registry import METHODS
+from scripts.docs import methods, pages, worlds
 from scripts.docs.docstrings import as_markdown
 
 HERE = PurePosixPath("configs/study/README.md")
@@ -52,6 +53,20 @@ def test_the_gallery_has_every_world_with_its_picture_and_its_optimum(tmp_path):
     row = "| DarkRoom-9x9-Dense-v1 | DICP with history filtering | 16.5 | return at the last"
     assert row in sections["DarkRoom-v0"]  # not those of less
     assert "| Thompson sampling | 9.2 | regret |" in sections["GaussianBandit-v0"]
+
+
+def test_each_method_has_its_equation_and_what_an_action_costs(tmp_path):
+    sections = {text.split("\n")[0]: text for text in methods.sections(tmp_path).split("## ")[1:]}
+    assert list(sections) == METHODS.names()
+    assert all(("```math" in text) == (name != "source") for name, text in sections.items())
+    assert all("forward pass" in " ".join(text.split()) for text in sections.values())
+
+
+def test_train_time_is_compared_in_the_worlds_that_both_have():
+    seconds = {"algorithm distillation": {"a": 10.0, "b": 20.0}, "DPT": {"a": 5.0, "c": 9.0}}
+    assert "0.5 to 0.5 times that of algorithm distillation in 1 world " in (
+        methods.train_time("DPT", seconds)
+    )
 
 
 @pytest.mark.docs

@@ -1,4 +1,14 @@
-"""Algorithm distillation (Laskin et al. 2022, section 3): predict the actions of histories."""
+r"""Algorithm distillation (Laskin et al. 2022, section 3): predict the actions of histories.
+
+The loss is the mean over the decisions t of a window, which begins at any transition of a history
+and spans episodes:
+
+```math
+L = -\operatorname{mean}_t \log \pi(a_t \mid o_0, a_0, r_0, \dots, o_{t-1}, a_{t-1}, r_{t-1}, o_t)
+```
+
+An action of a rollout takes one forward pass, of the tokens that are new.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

@@ -1,7 +1,13 @@
-"""Behavior cloning (Pomerleau 1989): predict actions from the observations of an episode alone.
+r"""Behavior cloning (Pomerleau 1989): predict actions from the observations of an episode alone.
+
+The loss is the mean over decisions t, whose episode begins at s:
+
+```math
+L = -\operatorname{mean}_t \log \pi(a_t \mid o_s, a_s, \dots, o_{t-1}, a_{t-1}, o_t)
+```
 
 With a `best_fraction` it is the percentile clone of Chen et al. 2021, section 5.1, which decision
-transformers are compared with.
+transformers are compared with. An action takes one forward pass.
 """
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Context values in place of rewards (Zhang et al. 2025, arXiv 2509.23209, abstract and code).
+r"""Context values in place of rewards (Zhang et al. 2025, arXiv 2509.23209, abstract and code).
 
 The context value of a transition is the return of the source as it was when it recorded the
 transition. Histories have it in place of their rewards: the model reads the values of past
@@ -6,13 +6,17 @@ transitions and predicts that of the present one, beside the action. In a rollou
 predictions back, as their running maximum, since an agent that learns in its context should not get
 worse (`ad.methods.context_value_policy`). The loss is
 
-    -log pi_t(a_t) + value_weight * ((v_t - V_t) / (largest - lowest return of the histories))^2
+```math
+L = \operatorname{mean}_t \left[ -\log \pi_t(a_t) + w \left( \frac{v_t - V_t}{D} \right)^2 \right]
+```
 
-where V_t is the context value. The value of a source's policy is measured in its own history here:
-a history is divided into STAGES equal parts of time, and V_t is the mean return of all episodes of
-the task that end in the part in which the episode of transition t ends. In the paper's code a
-policy learns many layouts at once, 40 of its checkpoints play 50 steps of each layout one after
-another, and V_t is the mean return of a checkpoint over 20 layouts, in further rollouts.
+where V is the context value, v its prediction, w `value_weight`, and D the range of the histories'
+returns. An action takes one forward pass, which also predicts the value. The value of a source's
+policy is measured in its own history here: a history is divided into STAGES equal parts of time,
+and V_t is the mean return of all episodes of the task that end in the part in which the episode of
+transition t ends. In the paper's code a policy learns many layouts at once, 40 of its checkpoints
+play 50 steps of each layout one after another, and V_t is the mean return of a checkpoint over 20
+layouts, in further rollouts.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,18 @@
-"""The decision transformer (Chen et al. 2021, section 3): actions given the return that follows.
+r"""The decision transformer (Chen et al. 2021, section 3): actions given the return that follows.
 
-The return to go of a decision is what is left of its episode's return, computed on whole histories
-before windows are cut. A rollout begins each episode with a target return and counts
-down the rewards. The paper's tokens are `model.tokenizer: conditioned`, its embedding of time
-is `model.position: env_time`. With another tokenizer the return to go is added to the observation.
+The loss is the mean over decisions t, whose episode begins at s and ends at e:
+
+```math
+L = -\operatorname{mean}_t \log \pi(a_t \mid R_s, o_s, a_s, \dots, R_t, o_t)
+
+R_t = \sum_{k=t}^{e} r_k
+```
+
+The return to go R of a decision is what is left of its episode's return, computed on whole
+histories before windows are cut. A rollout begins each episode with a target return and counts down
+the rewards. An action takes one forward pass. The paper's tokens are
+`model.tokenizer: conditioned`, its embedding of time is `model.position: env_time`. With another
+tokenizer the return to go is added to the observation.
 
 The paper's context ends with its episode. With `across_episodes` it spans episodes, so that their
 returns to go encode what they achieved, and the task can be inferred in context. Conditioned tokens

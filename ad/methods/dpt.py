@@ -1,8 +1,14 @@
-"""The decision-pretrained transformer (Lee et al. 2023, arXiv 2306.14892): optimal actions.
+r"""The decision-pretrained transformer (Lee et al. 2023, arXiv 2306.14892): optimal actions.
 
 A model that predicts the optimal action at a state from transitions of an unknown task imitates
 posterior sampling: its probability of an action is that of the action being optimal given the
-context (section 5 of the paper). The training differs from Algorithm 1 of the paper:
+context (section 5 of the paper). With a* for the optimal action at an observation, the loss is
+
+```math
+L = -\operatorname{mean}_t \log \pi(a^*_t \mid o_0, a_0, r_0, \dots, o_{t-1}, a_{t-1}, r_{t-1}, o_t)
+```
+
+An action takes one forward pass. The training differs from Algorithm 1 of the paper:
 
 - A window has a target at every decision, whose state is that of the decision. In the paper a
   window has one query state, which is drawn on its own, and a target after each transition.

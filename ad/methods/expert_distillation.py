@@ -1,7 +1,15 @@
-"""Expert distillation (Laskin et al. 2022, section 4): train on the ends of histories.
+r"""Expert distillation (Laskin et al. 2022, section 4): train on the ends of histories.
+
+The loss is that of algorithm distillation on windows that lie in the last `expert_fraction` f of
+the T transitions of a history:
+
+```math
+L = -\operatorname{mean}_{t \geq (1 - f) T} \log \pi(a_t \mid o_0, a_0, r_0, \dots, o_t)
+```
 
 The control for algorithm distillation: the windows show no learning, so the return can rise over
-in-context episodes only by what a success in the context reveals of the task.
+in-context episodes only by what a success in the context reveals of the task. An action takes one
+forward pass.
 """
 
 from dataclasses import dataclass

@@ -1,20 +1,35 @@
-"""In-context Q-learning (Tarasov et al. 2025, arXiv 2502.17666): values instead of imitation.
+r"""In-context Q-learning (Tarasov et al. 2025, arXiv 2502.17666): values instead of imitation.
 
 Action values of the decisions of a window, which see the context before them, are learned offline
-from the same windows that algorithm distillation imitates:
+from the same windows that algorithm distillation imitates. The losses, each the mean over the
+decisions t, are those of deep Q-learning (dqn, Mnih et al. 2015),
 
-    dqn  (Mnih et al. 2015)          L = (Q_t(a_t) - r_t - discount * max_a Q'_{t+1}(a))^2
-    cql  (Kumar et al. 2020)         L + cql_weight * (log sum_a exp Q_t(a) - Q_t(a_t))
-    iql  (Kostrikov et al. 2022)     (Q_t(a_t) - r_t - discount * V_{t+1})^2
-                                     + |expectile - [u < 0]| * u^2
-                                     - min(exp(u / temperature), 100) * log pi_t(a_t)
-                                     with u = Q'_t(a_t) - V_t
+```math
+L_{dqn} = (Q_t(a_t) - r_t - \gamma \max_a Q'_{t+1}(a))^2
+```
+
+of conservative Q-learning (cql, Kumar et al. 2020) with the weight w,
+
+```math
+L_{cql} = L_{dqn} + w \left( \log \sum_a \exp Q_t(a) - Q_t(a_t) \right)
+```
+
+and of implicit Q-learning (iql, Kostrikov et al. 2022) with the expectile e and the temperature T:
+
+```math
+u_t = Q'_t(a_t) - V_t
+
+L_{iql} = (Q_t(a_t) - r_t - \gamma V_{t+1})^2
+  + |e - [u_t < 0]| u_t^2
+  - \min(e^{u_t / T}, 100) \log \pi_t(a_t)
+```
 
 Q' is the target network. The value of a decision is that of the rest of its episode: nothing is
 added to the reward of an episode's last transition, whether the episode terminated or was
 truncated. A window holds no decision at the observation that a truncated episode ends with. The
 return that counts is the one until the time limit, and `model.position: env_time` encodes the time.
-The last decision of a window has no target unless its episode ends there.
+The last decision of a window has no target unless its episode ends there. An action takes one
+forward pass; a train step takes another of the target network.
 """
 
 from dataclasses import dataclass

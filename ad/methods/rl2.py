@@ -1,4 +1,4 @@
-"""RL² (Duan et al. 2016, arXiv 1611.02779; Wang et al. 2016, arXiv 1611.05763): learn online.
+r"""RL² (Duan et al. 2016, arXiv 1611.02779; Wang et al. 2016, arXiv 1611.05763): learn online.
 
 A sequence model is trained by reinforcement learning on whole trials, episodes in one task whose
 ends do not reset its memory, so that it learns to learn in the task. Its tokens tell the previous
@@ -6,7 +6,18 @@ action, reward and observation besides the present one, as those of any other me
 have recurrent networks (`model.memory: gru`); a transformer is trained in the same way, with the
 trial as its window. The algorithm is proximal policy optimization (Schulman et al. 2017, arXiv
 1707.06347) with generalized advantages (Schulman et al. 2016, arXiv 1506.02438); the papers have
-TRPO and A2C.
+TRPO and A2C. The loss, a mean over the decisions t of trials, is
+
+```math
+L = -\min(\rho_t A_t, \operatorname{clip}(\rho_t, 1 - c, 1 + c) A_t)
+  + \frac{v}{2} (V_t - G_t)^2 - h H(\pi_t)
+
+A_t = \sum_{k \geq 0} (\gamma \lambda)^k (r_{t+k} + \gamma V_{t+k+1} - V_{t+k})
+```
+
+where the ratio of probabilities before and after an update is rho, G is A + V before it, H the
+entropy, c `clip`, h `entropy_weight`, and v `value_weight` over the variance of G; A is then
+standardized. An action takes one forward pass.
 
 A train step plays a trial in each of `num_envs` environments, with a task drawn for each from the
 train tasks, and updates on all of them. A trial has as many episodes as fit into `trial_steps` at

@@ -3,7 +3,8 @@
 No histories are collected and no model is trained. The rollout of an evaluated task is the
 beginning of a learning history: `source.algorithm` with `source.settings`, one actor in one task
 (`ad.evaluation.source_play`). It tells what a method with trained weights gains over an agent that
-has none, under the protocol and the scores of all methods.
+has none, under the protocol and the scores of all methods. There is no loss but the source's own,
+and no forward pass.
 """
 
 from ad.errors import SettingError

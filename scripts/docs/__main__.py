@@ -11,10 +11,13 @@ from pathlib import Path
 from ad.cli import run_and_exit
 from ad.errors import ConfigError, MachineError
 from ad.runtime.console import info
-from scripts.docs import api, pages, worlds
+from scripts.docs import api, methods, pages, worlds
 
 HERE = Path(__file__).parent
-GENERATED = {"worlds": worlds.gallery}  # by the name that a page has in its place
+GENERATED = {
+    "worlds": worlds.gallery,
+    "methods": methods.sections,
+}  # by the name that a page has in its place
 
 
 def build(site: Path) -> None:

@@ -16,9 +16,9 @@ class Docstrings(griffe.Extension):
 
 
 def equations(source: str, language: str, css_class: str, options, md, **kwargs) -> str:
-    """Return the lines of a block ```math, an equation in LaTeX each, as MathML.
+    """Return a block ```math of equations in LaTeX, with empty lines between them, as MathML.
 
     Browsers draw MathML without scripts, fonts or a network.
     """
-    lines = [convert(line, display="block") for line in source.strip().splitlines()]
-    return f'<div class="equations">{"".join(lines)}</div>'
+    parts = [convert(" ".join(part.split()), display="block") for part in source.split("\n\n")]
+    return f'<div class="equations">{"".join(parts)}</div>'
