@@ -26,6 +26,7 @@ Packages, each of which imports only packages above it in this list:
     exchange/         histories and trained models in formats that others read
     entry             releases with the scores that they claim, and whether these stand;
                       entry_scores evaluates them again
+    play              the app on a released model
     sweeps/           many runs: plan, run, records, pages; launchers/ start verbs as processes
     cli               the command line: one table of verbs and their options
 

@@ -135,6 +135,7 @@ def _fresh(about: str) -> Option:
     return Option("fresh", about, "false", flag)
 
 
+PORT = Option("port", "port of the address; 0 takes any free one", "8000", port)
 SHARD = Option("shard", "part of the runs to make, e.g. 1/2 and 2/2 in two processes", "1/1", shard)
 SWEEP_OPTIONS = (
     Option("board", "name of a board; empty: the first of the file"),
@@ -148,6 +149,13 @@ SWEEP_OPTIONS = (
     Option("table", "write the page from the records, and stop", "false", flag),
     Option("runs", "make the runs without the page, and stop", "false", flag),
     Option("retry", "make the runs that failed again", "false", flag, for_jobs=False),
+    Option(
+        "release",
+        "release the kept run of each row in each group into this folder, and stop",
+        "",
+        path,
+        for_jobs=False,
+    ),
     Option("merge", "files of records made elsewhere, with commas between: add them", "", names),
     *LAUNCHER_OPTIONS,
 )
@@ -467,8 +475,19 @@ analysis.""",
 
 The app listens on the loopback address only. It writes only the situations that are saved in it, in
 inspect/situations.npz of the run. SIGINT (Ctrl-C) or SIGTERM ends it, with exit code 0.""",
-        (Option("port", "port of the address; 0 takes any free one", "8000", port),),
+        (PORT,),
         as_it_is,
+    ),
+    Verb(
+        "play",
+        "ad.play:play",
+        """Play a world next to a released model in a browser, as `app` does; nothing is trained.
+
+`leaderboard --release models` and `release` write such models.""",
+        (
+            Option("model", "folder of a release, or its name in models/", None, path, bare=True),
+            PORT,
+        ),
     ),
 ]
 VERBS = {verb.name: verb for verb in TABLE}

@@ -15,11 +15,11 @@ compression and can be checked member by member in memory.
 import io
 import json
 import tarfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from ad.config.schema import Experiment, parse_dump
+from ad.config.schema import Experiment, dump, parse_dump
 from ad.data.spec import spec_from_dict
 from ad.errors import ConfigError, CorruptError, MachineError
 from ad.evaluation.evaluate import load_model
@@ -42,8 +42,8 @@ MOST_BYTES = {"model.safetensors": 64_000_000}  # of a member of an entry
 MOST_BYTES_OF_OTHERS = 4_000_000
 
 
-def release(run: Run) -> Path:
-    """Write the release of a trained run, print its folder and return it.
+def release(run: Run, folder: Path | None = None) -> Path:
+    """Write the release of a trained run, by default into its own folder; print and return where.
 
     Raises ConfigError if the run is not trained or its model is no sequence model, MachineError
     without the package safetensors.
@@ -53,13 +53,12 @@ def release(run: Run) -> Path:
         raise ConfigError(
             f"a release holds a sequence model, which {run.config.method.name} has not"
         )
-    folder = run.folder / "release"
+    folder = folder or run.folder / "release"
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {"format": "pt", "spec": json.dumps(asdict(model.spec))}
     with atomic_write(folder / "model.safetensors") as temporary:
         safetensors.torch.save_file(weights, temporary, header)
-    config = (run.folder / "config.yaml").read_text(encoding="utf-8")
-    write_text(folder / "config.yaml", config)
+    write_text(folder / "config.yaml", dump(replace(run.config, root=".")))
     write_text(folder / "README.md", card(run, sum(w.numel() for w in weights.values())))
     remove(folder / EVAL_RESULTS)
     remove(folder / CLAIM)

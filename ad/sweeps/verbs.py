@@ -31,6 +31,7 @@ def sweep(
     table: bool,
     runs: bool,
     retry: bool,
+    release: Path | None,
     merge: list[str],
     jobs: Jobs,
 ) -> None:
@@ -55,6 +56,10 @@ def sweep(
     root = root or LOGS / file.stem
     whole, measure = sweep_results(plan, read_records(plan.records)).sweep, new_measure(plan)
     own = take_shard(measure, whole.select(groups, rows, seeds), *shard)
+    if release:
+        from ad.sweeps.released import release_models
+
+        return release_models(whole, own, root, release)
     if status:
         return list_runs(plan.records, measure, own, root)
     if not table:

@@ -16,7 +16,10 @@ from ad.interpret.analysis import Choice, Subject
 from ad.interpret.app.session import UNTIL, Entry, Session
 from ad.interpret.app.view import run_view, scan_view, session_view
 from ad.interpret.edits import THINGS, parse_observation
+from ad.methods import build_method, train_steps
+from ad.models.sequence_model import SequenceModel
 from ad.runtime.run import Run
+from ad.training import checkpoints
 from envs.tasks import SPLITS
 
 Body = Mapping[str, object]  # of a request, from JSON
@@ -46,14 +49,16 @@ class App:
     """The sessions of all pages, by token.
 
     It computes with one thread, unless `threads` is set: a decision is too small for more, and
-    threads that wait for each other are slow on a busy machine. Raises ConfigError for a world
-    that cannot be stepped, and the errors of `Subject.load`.
+    threads that wait for each other are slow on a busy machine. `model` is a released one, in place
+    of the checkpoints of `run`. Raises ConfigError for a world that cannot be stepped, and the
+    errors of `Subject.load`.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, model: SequenceModel | None = None):
         if not run.world.can_be_stepped:
             raise ConfigError("the world of recorded histories cannot be stepped, nor played")
         self.run = Run(replace(run.config, threads=run.config.threads or 1))
+        self.released = model
         self.sessions: OrderedDict[str, Session] = OrderedDict()
         self.subjects: OrderedDict[int | None, Subject] = OrderedDict()
         self.routes = {"start": self.start, "do": self.do, "undo": self.undo, "look": self.look}
@@ -64,15 +69,29 @@ class App:
     def answer(self, route: str, body: Body) -> dict:
         """Return the answer to a request. Raises ConfigError for one that cannot be answered."""
         if route == "run":
-            return run_view(self.run)
+            return run_view(self.run, self.steps)
         if route not in self.routes:
             raise ConfigError(f"there is nothing at /{route}")
         return self.routes[route](body)
 
+    @property
+    def steps(self) -> list[int]:
+        """The train steps of the models that the page offers, the last one first."""
+        if self.released:
+            return [train_steps(self.run.config)]
+        return checkpoints.steps(self.run.folder / "checkpoints")[::-1]
+
     def load(self, step: int | None) -> Subject:
         """Return the model of the checkpoint of train step `step`, None for the last one."""
+        if self.released and step not in (None, *self.steps):
+            raise ConfigError(f"there is no train step {step}: the model is a released one")
         if step not in self.subjects:
-            self.subjects[step] = Subject.load(self.run, Choice(step=step))
+            choice, method = Choice(step=step), build_method(self.run.config.method)
+            self.subjects[step] = (
+                Subject(self.run, method, self.released, choice)
+                if self.released
+                else Subject.load(self.run, choice)
+            )
             while len(self.subjects) > MOST_SUBJECTS:
                 self.subjects.popitem(last=False)
         self.subjects.move_to_end(step)
@@ -157,6 +176,8 @@ class App:
         from ad.interpret.analyses.bank import BY_HAND, EDITED, save_situation
 
         session = self._session(body)
+        if self.released:
+            raise ConfigError("a released model has no run, in which situations are kept")
         is_edited = session.edited is not None or session.shift
         contexts, source = session.contexts(), EDITED if is_edited else BY_HAND
         return {"situations": save_situation(session.subject, contexts, source)}

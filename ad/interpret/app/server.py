@@ -14,12 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from ad.config.schema import Experiment
 from ad.errors import ADError, MachineError
 from ad.runtime.console import info
 from ad.runtime.run import Run
 from ad.runtime.signals import Terminated
+
+if TYPE_CHECKING:
+    from ad.models.sequence_model import SequenceModel
 
 ADDRESS = "127.0.0.1"
 MOST_BYTES = 2**16  # of a request
@@ -80,14 +84,19 @@ class AppServer(ThreadingHTTPServer):
         self.worker.shutdown(wait=False, cancel_futures=True)
 
 
-def serve_run(config: Experiment, port: int) -> None:
-    """Serve the app of the run of `config` until a signal ends it. Raises as AppServer does."""
+def serve_run(
+    config: Experiment, port: int, load: Callable[[], "SequenceModel | None"] = lambda: None
+) -> None:
+    """Serve the app of the run of `config` until a signal ends it. Raises as AppServer does.
+
+    `load` returns a released model that plays in place of the checkpoints of the run, if any.
+    """
     from ad.interpret.app.requests import App
 
     run = Run(config)
     with (
         contextlib.suppress(KeyboardInterrupt, Terminated),  # which is how it ends
-        AppServer(lambda: App(run).answer, port) as server,
+        AppServer(lambda: App(run, load()).answer, port) as server,
     ):
         address = f"http://{ADDRESS}:{server.server_address[1]}/"
         info(f"the app of {config.name}: {address} (Ctrl-C ends it)")

@@ -30,7 +30,6 @@ from ad.models.positions import EnvTime
 from ad.rollout.rollout import allowed_logits
 from ad.rollout.tasks import sampling_temperature
 from ad.runtime.run import Run
-from ad.training import checkpoints
 from envs.minigrid.encoding import COLORS, OBJECTS, STATES, has_words, words_of
 from envs.spaces import Array, Discrete
 from envs.tasks import SPLITS
@@ -43,13 +42,13 @@ COMPARED = ("outputs", "attention", "components")  # that are shown without the 
 STEERED = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
 
-def run_view(run: Run) -> dict:
-    """Return the choices of the page: train steps of checkpoints, tasks by split."""
+def run_view(run: Run, steps: list[int]) -> dict:
+    """Return the choices of the page: the train `steps` of checkpoints, tasks by split."""
     world, split = run.world, run.split
     tasks = {name: world.names(getattr(split, f"{name}_tasks")) for name in SPLITS}
     return {
         "name": run.config.name,
-        "checkpoints": checkpoints.steps(run.folder / "checkpoints")[::-1],
+        "checkpoints": steps,
         "tasks": tasks,
         "task_noun": world.task_noun,
     }
