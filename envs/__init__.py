@@ -27,7 +27,7 @@ from envs.registry import Registry, did_you_mean, is_missing, load_class
 from envs.world import World
 from envs.wrappers import EpisodeLength, VectorEpisodeLength
 
-REGISTRY = Registry(
+REGISTRY: Registry[World | gymnasium.Env] = Registry(
     "environment",
     {
         "BernoulliBandit-v0": "envs.bandits.bernoulli:BernoulliBandit",
@@ -75,7 +75,7 @@ def make_vec(
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     task_kwargs: list[dict] | None = None,
     **kwargs,
-) -> VectorEnv:
+) -> VectorEpisodeLength:
     """Make a vector environment with one environment for each of `tasks`, int [N, ...].
 
     `episode_length` is that of `make`. `task_kwargs` holds the keyword arguments of each task of a
@@ -112,7 +112,9 @@ def single_env(
     episode_length = resolve_length(env_id, episode_length)
     env_id, kwargs = resolve(env_id, kwargs)
     world_class = find(env_id)
-    known = (_parameters(world_class) - {"tasks", "num_envs"}) | _parameters(world_class.single)
+    if not (isinstance(world_class, type) and issubclass(world_class, World)):
+        raise ValueError(f"{env_id} is no envs.world.World")
+    known = (_parameters(world_class) - {"tasks", "num_envs"}) | {world_class.task_argument}
     _check_settings(env_id, kwargs, known)
     return EpisodeLength(world_class.single(**kwargs), episode_length)
 
@@ -140,7 +142,7 @@ def find(env_id: str) -> type[World] | EnvSpec | str:
         raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
     world_class = REGISTRY.load(env_id)
     if issubclass(world_class, gymnasium.Env):
-        return EnvSpec(world_class.__name__, entry_point=world_class)
+        return EnvSpec(world_class.__name__, entry_point=world_class)  # ty: ignore[invalid-argument-type] a class creates environments
     if issubclass(world_class, World):
         hooks = ("all_tasks", "_advance", "_observation")
         if missing := [name for name in hooks if is_missing(world_class, name)]:

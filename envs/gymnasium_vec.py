@@ -9,12 +9,10 @@ import operator
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from functools import cached_property
-from typing import ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Discrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.action_bins import ActionBins
@@ -49,7 +47,7 @@ class _SkipSteps(gymnasium.Wrapper):
         return self._observation, *outcome, {}
 
 
-class GymnasiumVectorEnv(VectorEnv, TaskOracle):
+class GymnasiumVectorEnv(TaskOracle, VectorEnv):
     """N environments of one Gymnasium id, with the interface of a World (float32 rewards too).
 
     Environment i has the task `tasks[i]`, int [N, 1], an index into `task_kwargs`, and gets the
@@ -59,7 +57,7 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
     wrong, or if its spaces are not supported (`envs.spaces`).
     """
 
-    metadata: ClassVar[dict] = {"autoreset_mode": AutoresetMode.DISABLED}
+    metadata = VectorEnv.metadata | {"autoreset_mode": AutoresetMode.DISABLED}
 
     def __init__(
         self,
@@ -88,7 +86,7 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
         """Raise ValueError if `env_id` needs a package that is missing; by default none."""
 
     @staticmethod
-    def single(env_id: str | EnvSpec, action_bins=None, **kwargs) -> gymnasium.Env:
+    def single(env_id: str | EnvSpec, *, action_bins=None, **kwargs) -> gymnasium.Env:
         """Make one environment, with `ActionBins` if `action_bins` are given."""
         env = gymnasium.make(env_id, **kwargs)
         return env if action_bins is None else ActionBins(env, action_bins)
@@ -113,27 +111,27 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
             raise ValueError(f"{self.env_id}: {error}") from error
         return envs
 
-    @property
+    @cached_property
     def single_observation_space(self) -> gymnasium.Space:
         """The observation space of one environment."""
         return self._envs.single_observation_space
 
-    @property
-    def single_action_space(self) -> Discrete:
+    @cached_property
+    def single_action_space(self) -> gymnasium.Space:
         """The action space of one environment."""
         return self._envs.single_action_space
 
-    @property
+    @cached_property
     def observation_space(self) -> gymnasium.Space:
         """The observation space of all N environments."""
         return self._envs.observation_space
 
-    @property
+    @cached_property
     def action_space(self) -> gymnasium.Space:
         """The action space of all N environments."""
         return self._envs.action_space
 
-    @property
+    @cached_property
     def max_episode_steps(self) -> int | None:
         """The time limit that the id was registered with."""
         return self._spec.max_episode_steps
@@ -158,13 +156,14 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
     def reset(self, *, seed=None, options: dict | None = None):
         """Begin an episode in each environment or in those of `options["reset_mask"]`, bool [N]."""
         # Gymnasium's vector environments want int seeds, and pop the mask from the caller's dict.
-        seed = [_to_int(one) for one in seed] if np.ndim(seed) else _to_int(seed)
+        is_list = seed is not None and np.ndim(seed)
+        seed = [_to_int(one) for one in seed] if is_list else _to_int(seed)
         observations, _ = self._envs.reset(seed=seed, options=options and dict(options))
         return observations, {}
 
     def step(self, actions, active: np.ndarray | None = None):
         """Step the environments; those not `active`, bool [N], stay as they are with reward 0."""
-        actions = check_actions(actions, self.num_envs, int(self.single_action_space.n))
+        actions = check_actions(actions, self.num_envs, self.num_actions)
         if active is not None:
             actions[~active] = NO_STEP
         observations, rewards, terminated, truncated, _ = self._envs.step(actions)
@@ -233,11 +232,11 @@ def _played_again(
         own, total = frames.get(episode), np.float64(0)
         env.reset(seed=seed if episode == 0 else None)
         if own is not None:
-            own.append(_small(env.render()))
+            own.append(_small(np.asarray(env.render())))
         for action in actions:
             total += np.float32(env.step(int(action))[1])
             if own is not None:
-                own.append(_small(env.render()))
+                own.append(_small(np.asarray(env.render())))
         if not np.isclose(total, expected, rtol=1e-4, atol=1e-4):
             raise ValueError(
                 f"episode {episode + 1} returned {expected:g}, and {total:g} when it was played "

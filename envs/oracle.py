@@ -3,10 +3,11 @@
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import EllipsisType
 
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Discrete, Space
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class TaskOracle:
     things: what `put(thing, x, y)` puts into a cell of the grid, empty if grids cannot be edited.
     """
 
+    single_observation_space: Space
+    single_action_space: Space
     task_noun: str = "task"
     action_names: tuple[str, ...] = ()
     task_grid: tuple[int, int] | None = None
@@ -78,6 +81,12 @@ class TaskOracle:
     can_be_stepped: bool = True
     can_render: bool = False
     things: tuple[str, ...] = ()
+
+    @cached_property
+    def num_actions(self) -> int:
+        """The largest number A of actions of a task."""
+        assert isinstance(self.single_action_space, Discrete)  # as `check_action_space` has said
+        return int(self.single_action_space.n)
 
     @abstractmethod
     def all_tasks(self) -> np.ndarray:
@@ -146,7 +155,7 @@ class TaskOracle:
         distribution of mean rewards; reward_noise: standard deviation of the normal noise of a
         reward.
         """
-        return {}
+        return {} if self.reward_noise is None else {"reward_noise": self.reward_noise}
 
     def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray | None:
         """Return which tasks each transition is consistent with, bool [..., K].

@@ -17,17 +17,19 @@ from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any, Generic, TypeVar
 
 PLACE = re.compile(r"(.+\.py|\w+(?:\.\w+)*):([^\W\d]\w*)")
 _importing = threading.RLock()
+Component = TypeVar("Component")
 
 
-class Registry(dict):
+class Registry(dict[str, str], Generic[Component]):
     """A dict of name -> "module:Class" for one kind of component.
 
     `group` is the last word of the group of entry points, which are read when a name is not in the
     dict. A name in the dict wins over an entry point. A class from outside must have the attributes
-    `needs` and, if `base` names a class, be a subclass of it.
+    `needs` and, if `base` names a class, be a subclass of it, `Component` for a type checker.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Registry(dict):
         """Return whether `name` is a known name or the place of a class; imports nothing."""
         return name in self or bool(PLACE.fullmatch(name)) or name in self.installed
 
-    def load(self, name: str) -> type:
+    def load(self, name: str) -> type[Component]:
         """Import and return the class called `name`.
 
         Raises ValueError for an unknown name, and for a class from outside that cannot be imported.
@@ -104,7 +106,7 @@ def is_missing(found: type, name: str) -> bool:
     return member is None or getattr(member, "__isabstractmethod__", False)
 
 
-def load_class(place: str) -> type:
+def load_class(place: str) -> type[Any]:
     """Import and return the class at "package.module:Class" or "path/to/file.py:Class".
 
     Raises ValueError if the module cannot be imported or has no such class.
@@ -134,6 +136,8 @@ def _import_file(path: str) -> ModuleType:
     with _importing:
         if name not in sys.modules:
             spec = importlib.util.spec_from_file_location(name, file)
+            if spec is None or spec.loader is None:
+                raise ImportError(f"{path} is no Python file")
             module = sys.modules[name] = importlib.util.module_from_spec(spec)
             try:
                 spec.loader.exec_module(module)

@@ -22,7 +22,7 @@ def derive_key(*words: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
-def uniform(keys: np.ndarray, counters: np.ndarray | int) -> np.ndarray:
+def uniform(keys: np.ndarray | np.uint64, counters: np.ndarray | int) -> np.ndarray:
     """Draw numbers in [0, 1), float64, of the broadcast shape of `keys` and `counters` (uint64)."""
     with np.errstate(over="ignore"):
         mixed = _mix(_mix(np.asarray(keys, np.uint64)) + np.asarray(counters, np.uint64) * _GOLDEN)

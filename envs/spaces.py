@@ -8,6 +8,7 @@ observation is named "". A MultiDiscrete space of n numbers is read as n discret
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import gymnasium
 import numpy as np
@@ -149,15 +150,16 @@ def _what(name: str) -> str:
 
 def _largest(dtype: str) -> int:
     kind = np.dtype(dtype)
-    return 1 if kind.kind == "b" else np.iinfo(kind).max if kind.kind in "ui" else 0
+    return 1 if kind.kind == "b" else np.iinfo(kind.name).max if kind.kind in "ui" else 0
 
 
-def check_action_space(space: gymnasium.Space) -> None:
-    """Raise ValueError unless actions are the numbers from 0 of a Discrete space."""
+def check_action_space(space: gymnasium.Space) -> spaces.Discrete:
+    """Return the space; ValueError unless actions are the numbers from 0 of a Discrete space."""
     if not _is_index(space):
         is_bounded = isinstance(space, spaces.Box) and space.is_bounded()
         hint = "; env.kwargs with action_bins: 5 numbers its actions" if is_bounded else ""
         raise ValueError(f"the action space must be Discrete from 0, it is {space}{hint}")
+    return space
 
 
 def _make_parts(space: gymnasium.Space, factors: tuple[int, ...] | None) -> dict[str, Part]:
@@ -218,5 +220,5 @@ def _make_part(name: str, space: gymnasium.Space, factors: tuple[int, ...] | Non
     return Array(tuple(map(int, space.shape)), space.dtype.name, *bounds)
 
 
-def _is_index(space: gymnasium.Space) -> bool:
+def _is_index(space: gymnasium.Space) -> TypeGuard[spaces.Discrete]:
     return isinstance(space, spaces.Discrete) and space.start == 0 and space.n <= MAX_DISCRETE

@@ -212,7 +212,7 @@ def _take(others: np.ndarray, num_held_out: int) -> np.ndarray:
     return others[:num_held_out]
 
 
-def _find(all_tasks: np.ndarray, tasks: list[list[int]]) -> np.ndarray:
+def _find(all_tasks: np.ndarray, tasks: list[list[int]] | np.ndarray) -> np.ndarray:
     """Return the sorted indices of `tasks` in `all_tasks`, int64 [m].
 
     Raises ValueError for an empty list and for an unknown or repeated task.

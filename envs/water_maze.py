@@ -38,11 +38,7 @@ class WaterMaze(World):
     setting or task.
     """
 
-    metadata: ClassVar[dict] = {
-        **World.metadata,
-        "render_modes": ["rgb_array", "ansi"],
-        "render_fps": 8,
-    }
+    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
     state_names: ClassVar[tuple[str, ...]] = ("_position", "_heading")
     task_noun = "platform"
     success_ends = True

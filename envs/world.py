@@ -34,7 +34,7 @@ from envs.spaces import check_action_space, check_observation_space
 Envs = np.ndarray | slice  # an index of M environments: int64 [M], or the slice of all
 
 
-class World(VectorEnv, TaskOracle):
+class World(TaskOracle, VectorEnv):
     """N environments of one family; environment i has the task `tasks[i]` and a random stream.
 
     Rewards are float32 [N], terminated and truncated bool [N]; truncated is always False here. A
@@ -46,7 +46,8 @@ class World(VectorEnv, TaskOracle):
     `all_tasks` needs before it calls `super().__init__`, which asks for the tasks.
     """
 
-    metadata: ClassVar[dict] = {"render_modes": [], "autoreset_mode": AutoresetMode.DISABLED}
+    metadata = VectorEnv.metadata | {"render_modes": [], "autoreset_mode": AutoresetMode.DISABLED}
+    task_argument: ClassVar[str] = "task"  # of `single`
     state_names: ClassVar[tuple[str, ...]] = ()  # attributes that are arrays [N, ...]
 
     def __init__(
@@ -72,8 +73,9 @@ class World(VectorEnv, TaskOracle):
         self._draws = np.zeros(self.num_envs, np.uint64)  # numbers drawn since seeding
 
     @classmethod
-    def single(cls, task: list[int] | None = None, **kwargs) -> "WorldEnv":
-        """Make one environment as a `gymnasium.Env`; `task` defaults to the first task."""
+    def single(cls, **kwargs) -> "WorldEnv":
+        """Make one environment as a `gymnasium.Env`; `task_argument` defaults to the first task."""
+        task = kwargs.pop(cls.task_argument, None)
         return WorldEnv(cls(tasks=None if task is None else [task], **kwargs))
 
     def reset(self, *, seed=None, options=None):
@@ -94,7 +96,7 @@ class World(VectorEnv, TaskOracle):
         not have, and ResetNeeded before the first reset.
         """
         self._require_reset("step")
-        actions = check_actions(actions, self.num_envs, self._num_actions)
+        actions = check_actions(actions, self.num_envs, self.num_actions)
         envs = slice(None) if active is None else np.flatnonzero(active)
         self.check_masks(actions, envs)
         reward, terminated = self._advance(actions[envs], envs)
@@ -142,6 +144,7 @@ class World(VectorEnv, TaskOracle):
 
     def _random(self, envs: Envs) -> np.ndarray:
         """Draw the next number in [0, 1) of each of `envs`, float64 [M]."""
+        assert self._keys is not None  # only called after a reset
         numbers = uniform(self._keys[envs], self._draws[envs])
         self._draws[envs] += np.uint64(1)
         return numbers
@@ -149,10 +152,6 @@ class World(VectorEnv, TaskOracle):
     @property
     def _all_state_names(self) -> tuple[str, ...]:
         return ("_keys", "_draws", *self.state_names)
-
-    @cached_property
-    def _num_actions(self) -> int:
-        return int(self.single_action_space.n)
 
     @cached_property
     def _masks(self) -> np.ndarray | None:
@@ -213,7 +212,7 @@ class WorldEnv(gymnasium.Env):
         self.observation_space = world.single_observation_space
         mask = world.action_mask(world.tasks)
         is_first = mask is not None and not (np.diff(mask[0].astype(int)) > 0).any()
-        count = int(mask[0].sum()) if is_first else world.single_action_space.n
+        count = int(mask[0].sum()) if is_first else world.num_actions
         self.action_space = Discrete(count)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
@@ -231,7 +230,7 @@ class WorldEnv(gymnasium.Env):
     def render(self) -> np.ndarray | str | None:
         """Draw a frame, uint8 [H, W, 3], or a text; None without a render mode."""
         pictures = self.world.render()
-        return pictures and pictures[0]
+        return None if pictures is None else pictures[0]
 
     def _only(self, observation):
         """Return the observation of the only environment."""

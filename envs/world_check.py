@@ -7,13 +7,16 @@ from gymnasium.vector import VectorEnv
 
 from envs.oracle import TaskOracle
 from envs.spaces import check_action_space, check_observation_space
+from envs.wrappers import VectorEpisodeLength
 
 STEPS = 60, 1000  # the fewest, and the most
 FACTS = ("optimal_return", "random_return")  # of an episode, float [K]
 
 
 def world_problems(
-    world: TaskOracle, make_envs: Callable[[np.ndarray], VectorEnv], episode_length: int
+    world: TaskOracle,
+    make_envs: Callable[[np.ndarray], VectorEpisodeLength],
+    episode_length: int,
 ) -> Iterator[str]:
     """Yield a sentence for each rule of `TaskOracle` and of vector environments that is broken.
 
@@ -36,7 +39,7 @@ def world_problems(
 
 
 def _facts(world: TaskOracle, tasks: np.ndarray, episode_length: int) -> Iterator[str]:
-    num_actions = int(world.single_action_space.n)
+    num_actions = world.num_actions
     known = {name: getattr(world, name)(tasks, episode_length) for name in FACTS}
     for name, values in known.items():
         if values is not None and np.shape(values) != (len(tasks),):
@@ -58,13 +61,13 @@ def _facts(world: TaskOracle, tasks: np.ndarray, episode_length: int) -> Iterato
 
 def _steps(
     world: TaskOracle,
-    make_envs: Callable[[np.ndarray], VectorEnv],
+    make_envs: Callable[[np.ndarray], VectorEpisodeLength],
     tasks: np.ndarray,
     steps: int,
 ) -> Iterator[str]:
     num_envs, rng, mask = len(tasks), np.random.default_rng(0), world.action_mask(tasks)
     if mask is None:
-        mask = np.ones((num_envs, int(world.single_action_space.n)), bool)
+        mask = np.ones((num_envs, world.num_actions), bool)
     actions = np.array([random_actions(mask, u) for u in rng.random((steps, num_envs))])
     seeds = list(range(3, 3 + num_envs))
     together, again = (_play(make_envs(tasks), seeds, actions) for _ in range(2))
@@ -81,7 +84,9 @@ def _steps(
         yield f"an environment has another {name} alone than in a batch, with the same seed"
 
 
-def _play(env: VectorEnv, seeds: list[int], actions: np.ndarray) -> list[dict[str, np.ndarray]]:
+def _play(
+    env: VectorEpisodeLength, seeds: list[int], actions: np.ndarray
+) -> list[dict[str, np.ndarray]]:
     """Return what the reset and each step return, as flat dicts of arrays [N, ...].
 
     Raises ValueError for an observation outside its space.

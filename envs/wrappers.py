@@ -6,14 +6,19 @@ that the environment itself calls both, is terminated only. Gymnasium's TimeLimi
 """
 
 import inspect
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorWrapper
 
 from envs.checks import check_actions
+
+if TYPE_CHECKING:
+    from envs.gymnasium_vec import GymnasiumVectorEnv
+    from envs.world import World
 
 NO_LIMIT = np.iinfo(np.int64).max
 
@@ -49,6 +54,22 @@ class EpisodeLength(gymnasium.Wrapper, RecordConstructorArgs):
         return observation, reward, terminated, truncated, {**info, "time": self._time}
 
 
+@runtime_checkable
+class Restorable(Protocol):
+    """An environment whose state, arrays by name, can be returned and set."""
+
+    def state(self) -> dict[str, np.ndarray]: ...
+
+    def restore(self, state: dict[str, np.ndarray]) -> None: ...
+
+
+@runtime_checkable
+class Masked(Protocol):
+    """An environment whose tasks may lack actions: `check_masks` refuses these for `envs`."""
+
+    def check_masks(self, actions: np.ndarray, envs: np.ndarray) -> None: ...
+
+
 class VectorEpisodeLength(VectorWrapper):
     """Truncate the episodes of N environments, report their time, int64 [N], and reset them.
 
@@ -69,11 +90,12 @@ class VectorEpisodeLength(VectorWrapper):
 
     def __init__(
         self,
-        env: VectorEnv,
+        env: "World | GymnasiumVectorEnv",
         episode_length: int | None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ):
         super().__init__(env)
+        self.world = env
         mode = AutoresetMode(autoreset_mode)
         if env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED:
             raise ValueError("VectorEpisodeLength needs an environment in autoreset mode DISABLED")
@@ -83,7 +105,7 @@ class VectorEpisodeLength(VectorWrapper):
         self.metadata = {**env.metadata, "autoreset_mode": mode}
         self.autoreset_mode, self.episode_length = mode, episode_length
         self._limit = _limit(episode_length)
-        self._time: np.ndarray | None = None  # [N], None before the first reset
+        self._time, self._is_reset = np.zeros(env.num_envs, np.int64), False
         self._ended = np.zeros(env.num_envs, bool)
         self._all_envs = np.ones(env.num_envs, bool)
         self._all_envs.setflags(write=False)  # every info has it as the mask of "time"
@@ -94,13 +116,14 @@ class VectorEpisodeLength(VectorWrapper):
         mask = (options or {}).get("reset_mask")
         if mask is None:
             self._time, self._ended = np.zeros(self.num_envs, np.int64), ~self._all_envs
+            self._is_reset = True
         else:
             self._time[mask], self._ended = 0, self._ended & ~mask
         return observation, info | self._time_info()
 
     def step(self, actions):
         """Step the environments; reset those whose episode ends as `autoreset_mode` says."""
-        if self._time is None:
+        if not self._is_reset:
             raise ResetNeeded("reset() comes before step()")
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             return self._same_step(*self._advance(actions))
@@ -110,26 +133,29 @@ class VectorEpisodeLength(VectorWrapper):
             ended = np.flatnonzero(self._ended).tolist()
             raise ResetNeeded(f"the episodes of environments {ended} have ended: reset them first")
         active = ~self._ended
-        actions = check_actions(actions, self.num_envs, self.single_action_space.n)
-        if hasattr(self.env, "check_masks"):  # all checks come before any reset
+        actions = check_actions(actions, self.num_envs, self.world.num_actions)
+        if isinstance(self.env, Masked):  # all checks come before any reset
             self.env.check_masks(actions, np.flatnonzero(active))
         self.reset(options={"reset_mask": self._ended})
         return self._advance(actions, active)
 
     def state(self) -> dict | None:
         """Return the state as nested dicts of arrays; None if the wrapped environment has none."""
-        if not hasattr(self.env, "state"):
+        if not isinstance(self.env, Restorable):
             return None
         return {"time": self._time.copy(), "ended": self._ended.copy(), "world": self.env.state()}
 
     def restore(self, state: dict) -> None:
         """Set the state to one returned by `state`."""
+        if not isinstance(self.env, Restorable):
+            raise TypeError("the state of this environment cannot be restored")
         self._time, self._ended = state["time"].copy(), state["ended"].copy()
+        self._is_reset = True
         self.env.restore(state["world"])
 
     def _advance(self, actions, active: np.ndarray | None = None):
         """Step the `active` environments (None: all), apply the limit, store which ended."""
-        step = self.env.step(actions) if active is None else self.env.step(actions, active)
+        step = self.world.step(actions) if active is None else self.world.step(actions, active)
         observation, reward, terminated, truncated, info = step
         self._time += 1 if active is None else active
         truncated = (truncated | (self._time >= self._limit)) & ~terminated

@@ -31,11 +31,7 @@ class Bandit(World):
     A subclass has the hook `_pay`, and says in `reward_distribution` what it pays.
     """
 
-    metadata: ClassVar[dict] = {
-        **World.metadata,
-        "render_modes": ["rgb_array", "ansi"],
-        "render_fps": 8,
-    }
+    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
     state_names: ClassVar[tuple[str, ...]] = ("_arm", "_reward")
     task_noun = "bandit"
     family: ClassVar[str]  # a part of what the means are drawn by

@@ -30,10 +30,6 @@ class GaussianBandit(Bandit):
         self.reward_bounds = -3 * self.reward_noise, 1 + 3 * self.reward_noise
         super().__init__(num_envs, tasks, **kwargs)
 
-    def prior(self) -> dict[str, float]:
-        """Return the standard deviation of the noise; the prior of means is not normal."""
-        return {"reward_noise": self.reward_noise}
-
     def _pay(self, means, envs):
         # `envs.rng.normal` multiplies in another order, which could change a bit of a reward.
         radius = np.sqrt(-2 * np.log1p(-self._random(envs)))  # Box and Muller 1958

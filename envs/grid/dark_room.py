@@ -8,6 +8,7 @@ episode. `envs.presets` has the rooms of other papers.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from envs.grid.goal_search import GoalSearch
 from envs.grid.grid_world import GridWorld, Size, room_shape
 from envs.oracle import Reference
 from envs.render import room_frames, room_text
-from envs.world import WorldEnv
 
 MAX_SIZE = 181  # cells along a side; the tables of all cells grow with its square
 REWARDS = ("every_step", "once")
@@ -39,7 +39,7 @@ class DarkRoom(GridWorld):
     terminate: whether the first reward ends the episode; `reward` then makes no difference.
     """
 
-    task_noun = "goal"
+    task_noun = task_argument = "goal"
     state_names = (*GridWorld.state_names, "_paid")
 
     def __init__(
@@ -62,17 +62,12 @@ class DarkRoom(GridWorld):
         self._goals = self._goal_cells(self.tasks)
         self._paid = np.zeros(self.num_envs, bool)  # since the episode began; False if not once
 
-    @classmethod
-    def single(cls, goal: tuple[int, int] | None = None, **kwargs) -> WorldEnv:
-        """Make one dark room as a Gymnasium environment; `goal` defaults to the first task."""
-        return WorldEnv(cls(tasks=None if goal is None else [goal], **kwargs))
-
-    @property
-    def task_grid(self) -> tuple[int, int]:
+    @cached_property
+    def task_grid(self) -> tuple[int, int] | None:
         """The shape of the room: a task is a cell."""
         return self.shape
 
-    @property
+    @cached_property
     def success_ends(self) -> bool:
         """Whether arriving on the goal ends the episode."""
         return self.terminate
@@ -135,7 +130,7 @@ class DarkRoom(GridWorld):
         The explorer is left out if starts are random or the room is too large for its search.
         """
         in_reach = self.optimal_return(self.all_tasks(), episode_length) > 0
-        return self._search(tasks, episode_length).references(episodes, np.count_nonzero(in_reach))
+        return self._search(tasks, episode_length).references(episodes, int(in_reach.sum()))
 
     def constant_references(
         self, tasks, episode_length: int, episodes: int

@@ -14,7 +14,6 @@ from envs.grid.dark_room import DarkRoom
 from envs.grid.grid_world import MOVES, GridWorld
 from envs.oracle import Reference
 from envs.render import room_frames, room_text
-from envs.world import WorldEnv
 
 
 class DarkRoomPermuted(GridWorld):
@@ -24,7 +23,7 @@ class DarkRoomPermuted(GridWorld):
     index row * size + column. Raises ValueError for a bad setting or task.
     """
 
-    task_noun = "permutation"
+    task_noun = task_argument = "permutation"
     action_names = ()  # they are other moves in each task
 
     def __init__(
@@ -38,11 +37,6 @@ class DarkRoomPermuted(GridWorld):
         self._corner, self._goal = [[size - 1, size - 1]], size**2 - 1
         super().__init__(num_envs, tasks, self._room.shape, render_mode)
         self._moves = self._permutations(self.tasks)
-
-    @classmethod
-    def single(cls, permutation: list[int] | None = None, **kwargs) -> WorldEnv:
-        """Make one environment of Gymnasium; `permutation` defaults to the identity."""
-        return WorldEnv(cls(tasks=None if permutation is None else [permutation], **kwargs))
 
     def all_tasks(self) -> np.ndarray:
         """Return all permutations of the moves in lexicographic order, int64 [120, 5]."""
@@ -67,11 +61,10 @@ class DarkRoomPermuted(GridWorld):
     def references(self, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:
         """Return the references of uniform actions and of an agent that knows the task."""
         lines = self._room.constant_references(self._corner, episode_length, episodes)
+        parts = {name: (r.returns, r.successes, r.p_success) for name, r in lines.items()}
         return {
-            name: Reference(
-                *(self._for_each(tasks, part) for part in (r.returns, r.successes, r.p_success))
-            )
-            for name, r in lines.items()
+            name: Reference(*(self._for_each(tasks, part) for part in own if part is not None))
+            for name, own in parts.items()
         }
 
     def success(self, returns: np.ndarray) -> np.ndarray:
@@ -105,10 +98,10 @@ class DarkRoomPermuted(GridWorld):
         self._cells[envs] = 0
 
     def _draw(self, env):
-        cell, goal = int(self._cells[env]), tuple(self._corner[0])
+        cell, (row, column) = int(self._cells[env]), self._corner[0]
         if self.render_mode == "ansi":
-            return room_text(self.shape, cell, goal)
-        return room_frames(self.shape, np.array([cell]), goal)[0]
+            return room_text(self.shape, cell, (row, column))
+        return room_frames(self.shape, np.array([cell]), (row, column))[0]
 
     def _permutations(self, tasks) -> np.ndarray:
         """Return the move of each task and action, int64 [K, 5]; ValueError for a bad task."""

@@ -101,5 +101,5 @@ class SequenceSearch(GoalSearch):
         for reward in rewards:
             steps = zip(self.arrives, self.successors.T, strict=True)
             after = (np.where(arrives, reward, values[:, cells]) for arrives, cells in steps)
-            values = sum(after) / len(self.arrives)
+            values = sum(after, np.zeros_like(values)) / len(self.arrives)
         return values

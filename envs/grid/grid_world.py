@@ -6,6 +6,8 @@ the facts that it can tell about its tasks, as DarkRoom has them. If its environ
 besides their cells, it adds the arrays' names to `state_names`.
 """
 
+import math
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -44,11 +46,7 @@ def successor_table(rows: int, columns: int) -> np.ndarray:
 class GridWorld(World):
     """N rooms of `shape` = (rows, columns) with five moves. Observations are cells, int64 [N]."""
 
-    metadata: ClassVar[dict] = {
-        **World.metadata,
-        "render_modes": ["rgb_array", "ansi"],
-        "render_fps": 8,
-    }
+    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
     state_names: ClassVar[tuple[str, ...]] = ("_cells",)
     action_names = ("stay", "up", "down", "left", "right")
 
@@ -60,13 +58,13 @@ class GridWorld(World):
         render_mode: str | None = None,
     ):
         self.shape, self._table = shape, self._successor_table(shape)
-        observations = Discrete(int(np.prod(self.observation_factors)))
+        observations = Discrete(math.prod(self.observation_factors or shape))
         actions = Discrete(self._table.shape[1])
         super().__init__(num_envs, tasks, observations, actions, render_mode)
         self._cells = np.zeros(self.num_envs, np.int64)
 
-    @property
-    def observation_factors(self) -> tuple[int, ...]:
+    @cached_property
+    def observation_factors(self) -> tuple[int, ...] | None:
         """The shape for `np.unravel_index(observation, observation_factors)`: (rows, columns)."""
         return self.shape
 

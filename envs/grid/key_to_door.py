@@ -13,6 +13,7 @@ key lies; the key is then picked up by the next step that ends there, as by stay
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -59,12 +60,12 @@ class KeyToDoor(GridWorld):
         self._key_cells, self._door_cells = self._task_cells(self.tasks)
         self._held = np.zeros(self.num_envs, bool)
 
-    @property
-    def observation_factors(self) -> tuple[int, ...]:
+    @cached_property
+    def observation_factors(self) -> tuple[int, ...] | None:
         """The shape for unravel_index: (rows, columns), with `see_key` (2, rows, columns)."""
         return (2, *self.shape) if self.see_key else self.shape
 
-    @property
+    @cached_property
     def success_ends(self) -> bool:
         """Whether reaching the door with the key ends the episode."""
         return self.door_pays == "once"

@@ -67,9 +67,13 @@ class FrozenLake(TabularMDP):
         self._maps = different_maps(size, p, check_integer("num_tasks", num_tasks, 1, MAX_TASKS))
         super().__init__(num_envs, tasks, size**2, 4, num_tasks, render_mode=render_mode)
 
-    @property
-    def observation_factors(self) -> tuple[int, int]:
+    @cached_property
+    def observation_factors(self) -> tuple[int, ...] | None:
         """The shape for `np.unravel_index(observation, observation_factors)`: (rows, columns)."""
+        return self._shape
+
+    @property
+    def _shape(self) -> tuple[int, int]:
         return self.size, self.size
 
     def names(self, tasks) -> list[str]:
@@ -81,7 +85,7 @@ class FrozenLake(TabularMDP):
         transitions = np.zeros((len(tasks), self.num_states, self.num_actions, self.num_states))
         rewards = np.zeros(transitions.shape[:3])
         for k, task in enumerate(tasks.tolist()):
-            lake = FrozenLakeEnv(desc=self._maps[task], is_slippery=self.is_slippery)
+            lake = FrozenLakeEnv(desc=list(self._maps[task]), is_slippery=self.is_slippery)
             for state, action in np.ndindex(rewards.shape[1:]):
                 for probability, following, reward, _ in lake.P[state][action]:
                     transitions[k, state, action, following] += probability
@@ -103,7 +107,8 @@ class FrozenLake(TabularMDP):
         """
         facts = {"random": self.random_return, "optimal": self.optimal_return}
         returns = {name: fact(tasks, episode_length) for name, fact in facts.items()}
-        return {name: constant_reference(own, own, episodes) for name, own in returns.items()}
+        known = {name: own for name, own in returns.items() if own is not None}
+        return {name: constant_reference(own, own, episodes) for name, own in known.items()}
 
     def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray:
         """Return in which maps the cells that were entered end an episode or not, bool [..., K].
@@ -133,7 +138,7 @@ class FrozenLake(TabularMDP):
     def _draw(self, env):
         task, cells = self.tasks[env, 0], self._states[[env]]
         if self.render_mode == "ansi":
-            return room_text(self.observation_factors, int(cells[0]), self._goal, self._holes(task))
+            return room_text(self._shape, int(cells[0]), self._goal, self._holes(task))
         return self._frames(cells, task)[0]
 
     @property
@@ -146,4 +151,4 @@ class FrozenLake(TabularMDP):
 
     def _frames(self, cells: np.ndarray, task: int) -> np.ndarray:
         holes = self._holes(task)
-        return room_frames(self.observation_factors, cells, self._goal, holes=holes)
+        return room_frames(self._shape, cells, self._goal, holes=holes)

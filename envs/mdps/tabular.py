@@ -53,11 +53,7 @@ class TabularMDP(World):
     bad setting or task.
     """
 
-    metadata: ClassVar[dict] = {
-        **World.metadata,
-        "render_modes": ["rgb_array", "ansi"],
-        "render_fps": 4,
-    }
+    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}
     state_names: ClassVar[tuple[str, ...]] = ("_states",)
     family: ClassVar[str]
     drawn_by: ClassVar[tuple[str, ...]] = ("family_seed", "num_states", "num_actions")  # settings
@@ -134,10 +130,6 @@ class TabularMDP(World):
             for model in self._blocks(tasks)
         ]
         return np.concatenate(policies)
-
-    def prior(self) -> dict[str, float]:
-        """Return the standard deviation of the noise, which all families know."""
-        return {"reward_noise": self.reward_noise}
 
     def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray:
         """Draw one episode, uint8 [T + 1, H, W, 3]; see `envs.mdps.drawing`."""

@@ -67,11 +67,7 @@ class HiddenObject(World):
     direction. Raises ValueError for a bad setting or task.
     """
 
-    metadata: ClassVar[dict] = {
-        **World.metadata,
-        "render_modes": ["rgb_array", "ansi"],
-        "render_fps": 8,
-    }
+    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
     state_names: ClassVar[tuple[str, ...]] = ("_grid", "_position", "_direction", "_carried")
     task_noun = "kind"
     action_names = ("turn left", "turn right", "forward", "pick up")

@@ -3,6 +3,7 @@
 import importlib.util
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Discrete
 
 from envs.minigrid.missions import Missions
@@ -39,7 +40,7 @@ def register(env_id: str) -> None:
         raise ValueError(f"{env_id} needs the package minigrid: {INSTALL}")
     importlib.import_module("minigrid")
     levels = importlib.import_module("minigrid.envs.babyai.core.roomgrid_level")
-    levels.print = lambda *values: None
+    vars(levels)["print"] = lambda *values: None
     for own_id, (place, kwargs) in OWN_IDS.items():
         if own_id not in gymnasium.registry:
             gymnasium.register(own_id, place, kwargs=kwargs)
@@ -51,7 +52,11 @@ def defaults(env_id: str) -> dict:
 
 
 def make(
-    env_id: str, missions: Missions | None = None, num_actions: int | None = None, **kwargs
+    env_id: str | EnvSpec,
+    *,
+    missions: Missions | None = None,
+    num_actions: int | None = None,
+    **kwargs,
 ) -> gymnasium.Env:
     """Make one environment; `kwargs` hold `Settings`, and arguments of the id or of `id`, if given.
 
@@ -59,6 +64,7 @@ def make(
     num_actions: the largest number of actions in the family; default: that of this environment.
     Raises ValueError as `require` does, and for a bad setting.
     """
+    env_id = env_id if isinstance(env_id, str) else env_id.id
     settings, others = Settings.take({**defaults(env_id), **kwargs})
     env = make_plain(env_id, settings.view, **others)
     observed = Observation(env, settings, missions or Missions.find(env, settings.mission))

@@ -38,7 +38,9 @@ class FixedStartMemory(MemoryEnv):
         middle, end = height // 2, int(self.success_pos[0])
         self.agent_pos, self.agent_dir = (1, middle), 0
         drawn_side = "upper" if self.success_pos[1] < middle else "lower"
-        target = self.target_object or self.grid.get(1, middle - 1).type
+        drawn = self.grid.get(1, middle - 1)
+        assert drawn is not None  # the package has put the object there
+        target = self.target_object or drawn.type
         is_upper = (self.target_side or drawn_side) == "upper"
         other = next(name for name in OBJECTS if name != target)
         upper, lower = (target, other) if is_upper else (other, target)

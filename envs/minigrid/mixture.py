@@ -9,6 +9,7 @@ from gymnasium.spaces import Discrete
 
 from envs.minigrid.make import make_plain
 from envs.minigrid.missions import time_limit
+from envs.spaces import check_action_space
 
 
 class Mixture(gymnasium.Env):
@@ -27,7 +28,7 @@ class Mixture(gymnasium.Env):
     ):
         if not isinstance(members, list | tuple) or not members:
             raise ValueError("members must be a list of ids, or of dicts with an id")
-        given = [{"id": one} if isinstance(one, str) else dict(one) for one in members]
+        given: list[dict] = [{"id": one} if isinstance(one, str) else dict(one) for one in members]
         if max_steps is not None:
             given = [{"max_steps": max_steps, **one} for one in given]
         if missing := [one for one in given if "id" not in one]:
@@ -36,7 +37,9 @@ class Mixture(gymnasium.Env):
         self.members, self.member = made, made[0]
         self.max_steps = max(time_limit(one.unwrapped) for one in made)
         self.observation_space = made[0].observation_space
-        self.action_space = Discrete(max(int(one.action_space.n) for one in made))
+        self.action_space = Discrete(
+            max(int(check_action_space(one.action_space).n) for one in made)
+        )
 
     def reset(self, *, seed=None, options=None):
         """Draw a member and begin an episode of it."""
@@ -46,7 +49,8 @@ class Mixture(gymnasium.Env):
 
     def step(self, action):
         """Take one step in the member of this episode."""
-        return self.member.step(action if action < self.member.action_space.n else 0)
+        num_actions = check_action_space(self.member.action_space).n
+        return self.member.step(action if action < num_actions else 0)
 
     def render(self):
         """Draw the member of this episode, uint8 [H, W, 3]."""

@@ -6,6 +6,8 @@ of its random generator before the last reset, and the actions since then. A cel
 changes is not part of it: such a state cannot be restored.
 """
 
+from collections.abc import Mapping
+
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
@@ -21,7 +23,7 @@ THINGS = ("wall", "ball", "goal", "nothing", "agent")  # that `put` puts into a 
 class Replayable(gymnasium.Wrapper):
     """Keep what is needed to play the present episode again."""
 
-    _generator: dict | None = None  # its state before the last reset
+    _generator: Mapping | None = None  # its state before the last reset
 
     def reset(self, *, seed=None, options=None):
         """Begin an episode."""
@@ -51,7 +53,7 @@ class Replayable(gymnasium.Wrapper):
             if grid_env.grid.get(x, y) is not None:
                 raise ValueError("the agent can be put into an empty cell only")
             grid_env.agent_pos = cell
-            return self.env.observe(grid_env.gen_obs())
+            return self._observe(grid_env.gen_obs())
         new = None if thing == "nothing" else getattr(world_object, thing.capitalize())()
         if hasattr(grid_env, "obstacles"):
             kept = [ball for ball in grid_env.obstacles if tuple(ball.cur_pos) != cell]
@@ -61,7 +63,10 @@ class Replayable(gymnasium.Wrapper):
             new.cur_pos = cell
         if is_babyai(grid_env):  # which keeps the cells of the objects of its mission
             grid_env.update_objs_poss()
-        return self.env.observe(grid_env.gen_obs())
+        return self._observe(grid_env.gen_obs())
+
+    def _observe(self, observation: dict):
+        return self.env.get_wrapper_attr("observe")(observation)
 
     def shape(self) -> tuple[int, int]:
         """Return the (width, height) of the grid."""

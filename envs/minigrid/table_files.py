@@ -27,7 +27,7 @@ from tqdm import tqdm
 from envs import find
 from envs.minigrid.make import register
 from envs.minigrid.missions import Missions
-from envs.minigrid.observation import Observation, Settings
+from envs.minigrid.observation import Observation, Settings, current
 from envs.minigrid.tabular import Table, enumerate_states
 
 STARTED = time.time()
@@ -45,7 +45,7 @@ def make_layouts(minigrid_id: str, arguments: dict, settings: Settings) -> Obser
         env = gymnasium.make(found, disable_env_checker=True, **arguments)
     except Exception as error:  # another package may raise anything about its arguments
         raise ValueError(f"{minigrid_id} cannot be made: {error}") from error
-    env.unwrapped.agent_view_size = settings.view
+    current(env).agent_view_size = settings.view
     return Observation(env, settings, Missions.find(env, settings.mission))
 
 
@@ -89,14 +89,16 @@ def load_tables(
 
 
 def _load(make: Callable, paths: dict[int, Path | None], workers: int) -> dict[int, Table]:
-    tables = {seed: _read(path) for seed, path in paths.items()}
-    if missing := [seed for seed, table in tables.items() if table is None]:
+    files = {seed: path for seed, path in paths.items() if path is not None}
+    read = {seed: _read(path) for seed, path in files.items()}
+    tables = {seed: table for seed, table in read.items() if table is not None}
+    if missing := [seed for seed in paths if seed not in tables]:
         made = _make_all(make, missing, min(workers, len(missing)))
         bar = tqdm(made, "make tables", len(missing), unit=" layouts", disable=None)
         for seed, tables[seed] in zip(missing, bar, strict=True):
-            if paths[seed]:
-                _write(paths[seed], tables[seed])
-    return tables
+            if seed in files:
+                _write(files[seed], tables[seed])
+    return {seed: tables[seed] for seed in paths}
 
 
 def _make_all(make: Callable, seeds: list[int], workers: int) -> Iterator[Table]:
@@ -121,16 +123,16 @@ def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:
         has_changed = max(file.stat().st_mtime for file in files) > STARTED
     except (OSError, TypeError):
         has_changed = True
-    if has_changed:
-        return dict.fromkeys(seeds)
     spec, settings = env.unwrapped.spec, asdict(env.settings)
+    if has_changed or spec is None:
+        return dict.fromkeys(seeds)
     made_by = [minigrid.__version__, sources, spec.id, spec.kwargs, spec.max_episode_steps]
     texts = {s: json.dumps([*made_by, settings, s], default=str, sort_keys=True) for s in seeds}
     names = {seed: hashlib.sha256(text.encode()).hexdigest() for seed, text in texts.items()}
     return {seed: folder / f"{name}.npz" for seed, name in names.items()}
 
 
-def _read(path: Path | None) -> Table | None:
+def _read(path: Path) -> Table | None:
     """Return the table in a file, None if there is none or a damaged one."""
     try:
         with np.load(path, allow_pickle=False) as arrays:

@@ -16,11 +16,12 @@ from envs.checks import MAX_SEED, check_choice, check_integer, check_tasks
 from envs.mdps.planning import greedy_policy
 from envs.minigrid.drawing import draw_replay
 from envs.minigrid.encoding import OBJECTS, one_hot
-from envs.minigrid.observation import KINDS, Settings
+from envs.minigrid.observation import KINDS, Settings, current
 from envs.minigrid.table_files import load_tables, make_layouts
 from envs.minigrid.tabular import Table, time_factor
 from envs.minigrid.vector_env import MiniGridVectorEnv
 from envs.render import cell_pixels
+from envs.spaces import check_action_space
 from envs.world import World
 
 # Observations that are a number: of the picture, and of the state.
@@ -75,10 +76,7 @@ class MiniGridTable(World):
     Raises ValueError for a bad setting or task, and for a layout that is no table.
     """
 
-    metadata: ClassVar[dict] = World.metadata | {
-        "render_modes": ["rgb_array", "ansi"],
-        "render_fps": 8,
-    }
+    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
     state_names: ClassVar[tuple[str, ...]] = ("_states", "_time")
     task_noun = "layout"
 
@@ -126,14 +124,14 @@ class MiniGridTable(World):
         self._images = one_hot(table.pictures) if kind == "one_hot" else table.pictures
         if mission:
             self._missions = np.array([env.missions.encode(text) for text in table.missions])
-        if env.unwrapped.actions.__module__ == "minigrid.core.actions":
+        if current(env).actions.__module__ == "minigrid.core.actions":
             self.action_names = MiniGridVectorEnv.action_names
         space = env.observation_space
         self.is_number = observation in (NUMBER, STATE)
         if self.is_number:
             image = Discrete(int(np.prod(self._factors)))
             space = Dict({**space, "image": image}) if isinstance(space, Dict) else image
-        super().__init__(num_envs, tasks, space, env.action_space, render_mode)
+        super().__init__(num_envs, tasks, space, check_action_space(env.action_space), render_mode)
         if self.is_state and isinstance(space, Discrete):
             self.observation_factors = self._factors
         self._row = self._index(self.tasks)
@@ -141,8 +139,8 @@ class MiniGridTable(World):
         self._limit, self._horizon = table.limit[self._row], table.horizon[self._row]
         self._states, self._time = np.zeros((2, self.num_envs), np.int64)
 
-    @property
-    def max_episode_steps(self) -> int:
+    @cached_property
+    def max_episode_steps(self) -> int | None:
         """The time limit of the layouts, the longest if they differ."""
         return int(self._table.limit.max())
 
@@ -182,7 +180,7 @@ class MiniGridTable(World):
         shortest path.
         """
         policy = greedy_policy(self._action_values(tasks, None))
-        return self._by_state(policy, tasks, 1 / self._num_actions)
+        return self._by_state(policy, tasks, 1 / self.num_actions)
 
     def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray | None:
         """Return which layouts make each transition of a state_id, bool [..., K].
@@ -217,7 +215,7 @@ class MiniGridTable(World):
     def _steps_to_reward(self, tasks) -> np.ndarray:
         rows = self._index(tasks)
         pays, following = self._table.scale[rows] > 0, self._table.next_state[rows]
-        steps, before = np.full(following.shape[:2], np.inf), None
+        steps, before = np.full(following.shape[:2], np.inf), np.zeros(0)
         while not np.array_equal(steps, before):
             before, after = steps, np.where(pays, 0, _after(steps, following))
             steps = 1 + after.min(-1)
@@ -252,7 +250,7 @@ class MiniGridTable(World):
 
     def _advance(self, actions, envs):
         table, first = self._table, self._first[envs]
-        pair = (first + self._states[envs]) * self._num_actions + actions
+        pair = (first + self._states[envs]) * self.num_actions + actions
         following = table.next_state.take(pair)
         self._states[envs] = following
         self._time[envs] += 1
@@ -277,9 +275,9 @@ class MiniGridTable(World):
         state, actions = int(self._states[env]), []
         found, pairs = np.unique(self._table.next_state[self._row[env]], return_index=True)
         while state:
-            state, action = divmod(int(pairs[found.searchsorted(state)]), self._num_actions)
+            state, action = divmod(int(pairs[found.searchsorted(state)]), self.num_actions)
             actions.append(action)
-        root = make_layouts(*self._made, self.settings).unwrapped
+        root = current(make_layouts(*self._made, self.settings))
         root.reset(seed=int(self.tasks[env, 0]))
         for action in reversed(actions):
             root.step(action)

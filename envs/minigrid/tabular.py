@@ -22,6 +22,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
 from envs.minigrid.observation import Observation
+from envs.spaces import check_action_space
 
 MAX_STATES = 10_000
 # A step does not change these, so snapshots share them. A random generator is compared.
@@ -65,7 +66,8 @@ def enumerate_states(env: Observation, seed: int) -> Table:
     Raises ValueError if it is no table; what another package raises passes through.
     """
     layout = _Layout(env, seed)
-    numbers, waiting, parts, pictures, missions = {layout.key: 0}, [layout.save()], [], {}, {}
+    numbers, parts, pictures, missions = {layout.key: 0}, [], {}, {}
+    waiting: list[bytes | None] = [layout.save()]
 
     def observe() -> None:
         image, seen = env.observe(layout.observation), layout.observation
@@ -79,7 +81,9 @@ def enumerate_states(env: Observation, seed: int) -> Table:
         next_state.append([state] * layout.num_actions)
         scale.append([0.0] * layout.num_actions)
         waiting[state] = None
-        for action in range(layout.num_actions) if snapshot else ():
+        if snapshot is None:
+            continue
+        for action in range(layout.num_actions):
             first = layout.step(snapshot, action, 1)
             key = layout.key
             next_state[state][action] = numbers.setdefault(key, len(numbers))
@@ -108,16 +112,17 @@ class _Layout:
     def __init__(self, env: Observation, seed: int):
         from minigrid.minigrid_env import MiniGridEnv
 
-        self.root = env.unwrapped
-        if not isinstance(self.root, MiniGridEnv):
-            raise ValueError(f"{type(self.root).__name__} is not one MiniGridEnv")
-        self.num_actions, most_steps = int(env.action_space.n), self.root.spec.max_episode_steps
-        while env is not self.root:
-            if not isinstance(env, Observation | OrderEnforcing | TimeLimit):
-                raise ValueError(f"it is made with the wrapper {type(env).__name__}")
-            env = env.env
+        root, layer = env.unwrapped, env
+        if not isinstance(root, MiniGridEnv):
+            raise ValueError(f"{type(root).__name__} is not one MiniGridEnv")
+        self.root, self.num_actions = root, int(check_action_space(env.action_space).n)
+        most_steps = None if root.spec is None else root.spec.max_episode_steps
+        while layer is not self.root:
+            if not isinstance(layer, Observation | OrderEnforcing | TimeLimit):
+                raise ValueError(f"it is made with the wrapper {type(layer).__name__}")
+            layer = layer.env
         self.observation, _ = self.root.reset(seed=seed)
-        self._shared = {id(self.root): self.root}
+        self._shared: dict[int, object] = {id(self.root): self.root}
         self._generator = str(self.root.np_random.bit_generator.state)
         self.horizon = int(self.root.max_steps)
         self.limit = min(self.horizon, most_steps or self.horizon)

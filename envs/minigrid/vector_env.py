@@ -16,6 +16,7 @@ from envs.minigrid.missions import Missions, members, time_limit
 from envs.minigrid.observation import Settings
 from envs.minigrid.placing import Placed
 from envs.minigrid.replay import THINGS, Replayable, new_generator
+from envs.spaces import check_action_space
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
     require, single, things = staticmethod(require), staticmethod(make), THINGS
     action_names = ("turn left", "turn right", "forward", "pick up", "drop", "toggle", "done")
 
-    @property
-    def max_episode_steps(self) -> int:
+    @cached_property
+    def max_episode_steps(self) -> int | None:
         """The time limit of the tasks, the longest if they differ; `max_steps` sets it."""
         return max(facts.max_steps for facts in self._facts)
 
@@ -63,7 +64,7 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
         """Step the environments as `GymnasiumVectorEnv.step` does, and check the masks."""
         if self._masks is not None:
             envs = np.arange(self.num_envs) if active is None else np.flatnonzero(active)
-            checked = check_actions(actions, self.num_envs, int(self.single_action_space.n))
+            checked = check_actions(actions, self.num_envs, self.num_actions)
             self.check_masks(checked, envs)
         return super().step(actions, active)
 
@@ -147,7 +148,8 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
         """Make one environment of a task with the missions and actions of the family."""
         missions = Missions.union([facts.missions for facts in self._facts])
         num_actions = max(facts.num_actions for facts in self._facts)
-        return Replayable(self.single(self._made, missions, num_actions, **self._settings(task)))
+        shared = {"missions": missions, "num_actions": num_actions}
+        return Replayable(self.single(self.env_id, **shared, **self._settings(task)))
 
     @cached_property
     def _facts(self) -> list[Facts]:
@@ -162,11 +164,11 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
         return facts
 
     def _find_facts(self, settings: Settings, others: dict) -> Facts:
-        env = make_plain(self._made, settings.view, **others)
+        env = make_plain(self.env_id, settings.view, **others)
         limit = max(map(time_limit, members(env)))
         missions = Missions.find(env, settings.mission)
         env.close()
-        return Facts(int(env.action_space.n), limit, missions)
+        return Facts(int(check_action_space(env.action_space).n), limit, missions)
 
     @cached_property
     def _masks(self) -> np.ndarray | None:
