@@ -16,7 +16,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_new_run(config: "Experiment", fresh: bool) -> Iterator["Run"]:
+def open_new_run(config: "Experiment", fresh: bool) -> Generator["Run"]:
     """Open the locked run of `config`; `fresh` discards a run of other settings in its folder."""
     from ad.runtime.locks import locked
     from ad.runtime.run import Run
@@ -62,7 +62,7 @@ def open_run(config: "Experiment", fresh: bool) -> AbstractContextManager["Run"]
 
 
 @contextmanager
-def lock_files(config: "Experiment", fresh: bool) -> Iterator["Run"]:
+def lock_files(config: "Experiment", fresh: bool) -> Generator["Run"]:
     """Lock the folder of the run of `config`, which may hold a run of other settings."""
     from ad.runtime.locks import locked
     from ad.runtime.run import Run
@@ -72,7 +72,7 @@ def lock_files(config: "Experiment", fresh: bool) -> Iterator["Run"]:
 
 
 @contextmanager
-def as_it_is(config: "Experiment", fresh: bool) -> Iterator["Experiment"]:
+def as_it_is(config: "Experiment", fresh: bool) -> Generator["Experiment"]:
     """Give the configuration itself: the function locks what it writes."""
     yield config
 
@@ -99,8 +99,8 @@ class Verb:
         given = dict(words)
         values = take_options(self.options, words, problems)
         own = [option.name for option in self.options]
-        config = None
-        if self.takes:
+        config, takes = None, self.takes
+        if takes:
             from ad.config.parser import load_words
             from ad.runtime import console
 
@@ -109,9 +109,9 @@ class Verb:
             raise ConfigError("\n  ".join(" ".join(problem) for problem in problems))
         if self.starts_jobs:
             values["jobs"] = take_jobs(self.name, self.options, given, values)
-        if config is None:
+        if config is None or takes is None:
             return self.load()(**values)
-        with self.takes(config, values.get("fresh", False)) as taken:
+        with takes(config, values.get("fresh", False)) as taken:
             self.load()(taken, **values)
 
     @property

@@ -4,9 +4,22 @@
 add a line here. `envs.registry` says how other packages and a user's own file add one.
 """
 
+from typing import TYPE_CHECKING
+
 from envs.registry import Registry
 
-SOURCES = Registry(
+if TYPE_CHECKING:  # the classes of the tables, which only a type checker reads here
+    from ad.exchange.formats import Format
+    from ad.interpret.analysis import Analysis
+    from ad.interpret.situations import Situations
+    from ad.methods.base import Method
+    from ad.models.encoders.base import Encoder
+    from ad.models.memories.base import Memory
+    from ad.models.tokenizer import Tokenizer
+    from ad.sources.base import Source
+    from ad.sweeps.launchers.base import Launcher
+
+SOURCES: "Registry[Source]" = Registry(
     "source algorithm",
     {
         "a2c": "ad.sources.a2c:A2C",
@@ -25,7 +38,7 @@ SOURCES = Registry(
     base="ad.sources.base:Source",
 )
 
-METHODS = Registry(
+METHODS: "Registry[Method]" = Registry(
     "method",
     {
         "algorithm_distillation": "ad.methods.algorithm_distillation:AlgorithmDistillation",
@@ -43,7 +56,7 @@ METHODS = Registry(
     base="ad.methods.base:Method",
 )
 
-TOKENIZERS = Registry(
+TOKENIZERS: "Registry[Tokenizer]" = Registry(
     "tokenizer",
     {
         "fused": "ad.models.tokenizer:FusedTokens",
@@ -54,7 +67,7 @@ TOKENIZERS = Registry(
     group="tokenizers",
 )
 
-ENCODERS = Registry(
+ENCODERS: "Registry[Encoder]" = Registry(
     "observation encoder",
     {
         "table": "ad.models.encoders.table:TableEncoder",
@@ -96,7 +109,7 @@ REWARDS = Registry(
     group="rewards",
 )
 
-MEMORIES = Registry(
+MEMORIES: "Registry[Memory]" = Registry(
     "memory",
     {
         "transformer": "ad.models.memories.transformer:Transformer",
@@ -107,7 +120,7 @@ MEMORIES = Registry(
     base="ad.models.memories.base:Memory",
 )
 
-ANALYSES = Registry(
+ANALYSES: "Registry[Analysis]" = Registry(
     "analysis",
     {  # in the order in which they run
         "attention": "ad.interpret.analyses.attention:Attention",
@@ -133,7 +146,7 @@ ANALYSES = Registry(
     base="ad.interpret.analysis:Analysis",
 )
 
-SITUATIONS = Registry(
+SITUATIONS: "Registry[Situations]" = Registry(
     "kind of situations",
     {  # by the class of a world or one of its bases
         "MiniGridVectorEnv": "ad.interpret.situations:MiniGridSituations",
@@ -143,7 +156,7 @@ SITUATIONS = Registry(
     base="ad.interpret.situations:Situations",
 )
 
-EXPORTS = Registry(
+EXPORTS: "Registry[Format]" = Registry(
     "format of histories",
     {
         "minari": "ad.exchange.minari:Minari",
@@ -154,7 +167,7 @@ EXPORTS = Registry(
     base="ad.exchange.formats:Format",
 )
 
-LAUNCHERS = Registry(
+LAUNCHERS: "Registry[Launcher]" = Registry(
     "launcher",
     {
         "local": "ad.sweeps.launchers.local:Local",

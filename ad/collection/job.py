@@ -25,6 +25,7 @@ from ad.registry import SOURCES
 from ad.runtime import console
 from ad.runtime.console import warn
 from ad.runtime.files import remove, require_disk_space
+from ad.runtime.parallel import MAX_THREADS
 from ad.runtime.signals import defer_signals
 from ad.runtime.snapshots import flatten, load_state, read_metadata, save_state
 from ad.sources.base import Source
@@ -204,7 +205,7 @@ def new_source(config: Experiment, tasks: np.ndarray) -> Source:
 def limit_threads(config: Experiment) -> None:
     """Limit numba's threads to the configured number."""
     if config.threads:
-        numba.set_num_threads(min(config.threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(config.threads, MAX_THREADS))
 
 
 def _mean_return(chunk: TransitionChunk) -> float:

@@ -17,7 +17,7 @@ class Constraints:
     """Constraints, in the order in which they are checked."""
 
     def __init__(self):
-        self._checks: list[tuple[tuple[str, ...], Callable[..., str | None]]] = []
+        self._checks: list[tuple[tuple[str, ...], Callable]] = []
 
     def register(self, *paths: str) -> Callable:
         """Add the decorated function as a constraint on the values at the dotted `paths`."""

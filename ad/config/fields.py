@@ -11,12 +11,19 @@ import dataclasses
 import operator
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeGuard
 
 import pyrallis
 
 from ad.errors import Problem
 from envs.registry import Registry, did_you_mean
+
+
+class Dataclass(Protocol):
+    """A group of settings."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
+
 
 LIMITS = {
     "at_least": (operator.ge, "at least"),
@@ -54,10 +61,11 @@ def field(default: Any, *, affects_results: bool = True, added: bool = False, **
 
 def is_unused(entry: dataclasses.Field, value: Any) -> bool:
     """Return whether a setting was added later and has its default."""
-    return entry.metadata.get("added", False) and value == entry.default_factory()
+    default = entry.default_factory
+    return entry.metadata.get("added", False) and callable(default) and value == default()
 
 
-def validate(group: type, data: Any, path: str = "") -> Iterator[Problem]:
+def validate(group: type[Dataclass], data: Any, path: str = "") -> Iterator[Problem]:
     """Yield every problem of plain `data`, set at the dotted `path`, as the dataclass `group`."""
     if not isinstance(data, dict):
         yield Problem(path, f"must be {TYPE_NAMES[dict]}, not {as_yaml(data)}")
@@ -68,10 +76,15 @@ def validate(group: type, data: Any, path: str = "") -> Iterator[Problem]:
         if name not in fields:
             hint = did_you_mean(name, setting_paths(group)) or f" (known: {', '.join(fields)})"
             yield Problem(here, f"is not a setting{hint}")
-        elif dataclasses.is_dataclass(fields[name].type):
-            yield from validate(fields[name].type, {} if value is None else value, here)
-        elif text := value_problem(value, fields[name].type, fields[name].metadata):
+        elif is_section(kind := fields[name].type):
+            yield from validate(kind, {} if value is None else value, here)
+        elif text := value_problem(value, kind, fields[name].metadata):
             yield Problem(here, text)
+
+
+def is_section(kind: Any) -> TypeGuard[type[Dataclass]]:
+    """Return whether the type of a setting is a dataclass, whose settings are nested."""
+    return dataclasses.is_dataclass(kind)
 
 
 def value_problem(value: Any, kind: Any, limits: Mapping[str, Any]) -> str:
@@ -101,7 +114,7 @@ def _component_problem(name: str, registry: Registry) -> str:
     return ""
 
 
-def settings_class(registry: Registry, name: str, attribute: str = "Settings") -> type:
+def settings_class(registry: Registry, name: str, attribute: str = "Settings") -> type[Dataclass]:
     """Return the settings of a component, the dataclass that is its `attribute`.
 
     Raises ValueError unless all its defaults are valid.
@@ -162,14 +175,11 @@ def label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else as_yaml(value)
 
 
-def setting_paths(group: type, path: str = "") -> list[str]:
+def setting_paths(group: type[Dataclass], path: str = "") -> list[str]:
     """Return the dotted paths of all settings of the dataclass `group`, the nested ones last."""
     own = [(join(path, entry.name), entry.type) for entry in dataclasses.fields(group)]
     nested = [
-        inner
-        for here, kind in own
-        if dataclasses.is_dataclass(kind)
-        for inner in setting_paths(kind, here)
+        inner for here, kind in own if is_section(kind) for inner in setting_paths(kind, here)
     ]
     return [here for here, _ in own] + nested
 

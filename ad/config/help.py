@@ -4,10 +4,11 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 
-from ad.config.fields import as_yaml, join, settings_class
+from ad.config.fields import Dataclass, as_yaml, is_section, join, settings_class
 from ad.config.options import Option
 from ad.config.schema import Experiment
 from ad.errors import ConfigError
@@ -16,12 +17,12 @@ from envs import REGISTRY
 from envs.presets import PRESETS
 from envs.registry import Registry, did_you_mean
 
-SECTIONS = {  # name -> its dataclass and its dotted path
+SECTIONS: dict[str, tuple[type[Dataclass], str]] = {  # name -> its dataclass and its dotted path
     "general": (Experiment, ""),
     **{
         entry.name: (entry.type, entry.name)
         for entry in dataclasses.fields(Experiment)
-        if dataclasses.is_dataclass(entry.type)
+        if is_section(entry.type)
     },
 }
 GROUPS = {  # section -> the setting that names a component, and the component's group of settings
@@ -54,7 +55,7 @@ def verb_help(
     name, e.g. {"method.name": "path/to/file.py:Class"}, has its settings among those of its
     section. Raises ConfigError for another topic.
     """
-    topics = {}
+    topics: dict[str, Callable[[], str]] = {}
     if reads_experiment:
         topics |= {name: partial(section_help, name, named or {}) for name in SECTIONS}
     if any(option.name == "launcher" for option in options):
@@ -73,7 +74,7 @@ def verb_help(
     if topic == "all":
         return "\n".join([*lines, *(text() for text in topics.values()), OUTSIDE])
     if reads_experiment:
-        lines += [EXPERIMENT, *(f"  {name:10} {_title(name)}" for name in SECTIONS)]
+        lines += [EXPERIMENT, *(f"  {name:10} {_title(SECTIONS[name][0])}" for name in SECTIONS)]
     elif topics:
         lines += ["", "--help launchers lists the settings of each launcher."]
     return "\n".join(lines)
@@ -122,9 +123,9 @@ def _presets() -> Iterator[str]:
         )
 
 
-def _section(group: type, path: str) -> Iterator[str]:
+def _section(group: type[Dataclass], path: str) -> Iterator[str]:
     """Yield a title, then a line for each setting of the dataclass `group` at the dotted `path`."""
-    yield f"\n{path or 'general'}: {group.__doc__.splitlines()[0]}"
+    yield f"\n{path or 'general'}: {_title(group)}"
     default, meanings = group(), _meanings(group)
     for entry in dataclasses.fields(group):
         here, value = join(path, entry.name), getattr(default, entry.name)
@@ -135,20 +136,23 @@ def _section(group: type, path: str) -> Iterator[str]:
             yield _line(f"{here} {value if isinstance(value, str) else as_yaml(value)}", text)
 
 
-def _title(section: str) -> str:
-    return SECTIONS[section][0].__doc__.splitlines()[0]
+def _title(group: type[Dataclass]) -> str:
+    return str(group.__doc__).splitlines()[0]
 
 
-def _meanings(group: type) -> dict[str, str]:
+def _meanings(group: type[Dataclass]) -> dict[str, str]:
     """Return name -> the string below the setting, for each setting of a dataclass."""
     meanings = {}
-    for base in filter(dataclasses.is_dataclass, reversed(group.__mro__)):
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        meanings |= {
-            setting.target.id: below.value.value
-            for setting, below in zip(definition.body, definition.body[1:], strict=False)
-            if isinstance(setting, ast.AnnAssign) and isinstance(below, ast.Expr)
-        }
+    for base in [base for base in reversed(group.__mro__) if dataclasses.is_dataclass(base)]:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        (definition,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
+        for pair in pairwise(definition.body):
+            match pair:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    meanings[name] = text
     return meanings
 
 

@@ -21,6 +21,7 @@ import pyrallis
 from ad.config.component_constraints import COMPONENT_CONSTRAINTS
 from ad.config.constraints import CONSTRAINTS
 from ad.config.fields import (
+    Dataclass,
     is_unused,
     join,
     overlaps,
@@ -246,7 +247,7 @@ def _complete_settings(config: Experiment, section: str, problems: list[Problem]
     return dataclasses.replace(config, **{section: part})
 
 
-def _completed(group: type, settings: dict) -> dict:
+def _completed(group: type[Dataclass], settings: dict) -> dict:
     """Return valid `settings` with the defaults of `group`, but for added ones that have theirs."""
     values = pyrallis.encode(pyrallis.decode(group, settings))
     entries = dataclasses.fields(group)

@@ -6,7 +6,6 @@ from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 
 from ad.config import published
 from ad.config.schema import EnvConfig, SplitConfig
@@ -34,7 +33,7 @@ def _world(arguments: str):
     return make_base(env_id, tasks, **kwargs)
 
 
-def make_envs(env: EnvConfig, tasks: np.ndarray) -> VectorEnv:
+def make_envs(env: EnvConfig, tasks: np.ndarray) -> VectorEpisodeLength:
     """Return a vector environment of `env` with an environment for each of `tasks`, int [N, ...].
 
     Episodes have the configured length, and begin anew in the step that ends one. Every observation

@@ -50,6 +50,6 @@ def checkpoint_at(folder: Path, manifest: dict, fraction: float) -> Path:
     names = manifest.get(KEY, {})
     if not names:
         raise ValueError(f"the history {folder} has no checkpoints")
-    steps = {int(NAME.fullmatch(name)[1]): name for name in names}
+    steps = {int(NAME.sub(r"\1", name)): name for name in names}
     wanted = fraction * manifest["env_steps"]
     return folder / steps[min(sorted(steps, reverse=True), key=lambda step: abs(step - wanted))]

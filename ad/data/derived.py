@@ -48,6 +48,7 @@ def optimal_action(sequences: Sequences) -> np.ndarray:
     Of several optimal actions it is the first. Only for worlds that `knows_optimal_actions`.
     """
     policy = sequences.world.optimal_policy(sequences.task[None])
+    assert policy is not None  # a method that reads this field needs such a world
     return policy[0].argmax(-1)[sequences.arrays["observation"]]
 
 
@@ -61,7 +62,7 @@ def action_mask(sequences: Sequences) -> np.ndarray:
     """Return which actions the task has, bool [M, A]."""
     mask = sequences.world.action_mask(sequences.task[None])
     if mask is None:
-        mask = np.ones((1, int(sequences.world.single_action_space.n)), bool)
+        mask = np.ones((1, sequences.world.num_actions), bool)
     return np.broadcast_to(mask[0], (len(sequences.arrays["action"]), mask.shape[1]))
 
 

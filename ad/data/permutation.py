@@ -10,6 +10,7 @@ import numpy as np
 
 from ad.data.sampler import Batch, Windows
 from ad.data.spec import OBSERVATIONS, Spec
+from envs.spaces import Discrete
 
 ACTIONS = ("action", "optimal_action")  # fields that hold an action
 
@@ -25,7 +26,9 @@ class PermutedWindows:
     def __init__(self, windows: Windows, spec: Spec, permute: str):
         self.windows, self.num_actions = windows, spec.num_actions
         self.has_actions = permute in ("actions", "both")
-        self.num_observations = spec.observation[""].n if permute != "actions" else 0
+        part = spec.observation.get("")
+        has_observations = permute != "actions" and isinstance(part, Discrete)
+        self.num_observations = part.n if has_observations else 0
 
     def sample(self, rng: np.random.Generator, count: int) -> Batch:
         """Draw `count` windows."""

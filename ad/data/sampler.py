@@ -202,7 +202,7 @@ class StridedEpisodes:
 
 
 def strided_episodes(
-    history: dict[str, np.ndarray],
+    history: Mapping[str, np.ndarray],
     history_stride: int,
     history_part: tuple[float, float],
     best_fraction: float = 1.0,

@@ -1,11 +1,15 @@
 """The spaces and rewards that a model is built for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from envs.spaces import Array, Discrete, Part, observation_parts
+
+if TYPE_CHECKING:
+    from envs.oracle import TaskOracle
 
 MAX_REWARDS = 64  # distinct rewards that are kept as a list; more are a range
 REACHED = 0.9  # quantile of a task's returns that its histories count as having reached
@@ -54,7 +58,10 @@ def field_name(role: str, part: str) -> str:
 
 
 def make_spec(
-    world, episode_length: int, rewards: np.ndarray, returns: Sequence[Sequence[float]] = ()
+    world: "TaskOracle",
+    episode_length: int,
+    rewards: np.ndarray,
+    returns: Sequence[Sequence[float] | np.ndarray] = (),
 ) -> Spec:
     """Return the spec of `world`, a vector environment.
 
@@ -64,7 +71,7 @@ def make_spec(
     played = [own for own in returns if len(own)] or [[0.0]]
     return Spec(
         observation=observation_parts(world),
-        num_actions=int(world.single_action_space.n),
+        num_actions=world.num_actions,
         rewards=tuple(values.tolist()) if len(values) <= MAX_REWARDS else (),
         reward_range=(float(min(values, default=0)), float(max(values, default=0))),
         episode_length=episode_length,
@@ -78,7 +85,9 @@ def spec_from_dict(value: dict) -> Spec:
     parts = {}
     for name, part in value["observation"].items():
         kind, shape = (Discrete, "factors") if "n" in part else (Array, "shape")
-        parts[name] = kind(**{**part, shape: tuple(part[shape])})
-    spec = Spec(**{**value, "observation": parts})
+        own: dict = {**part, shape: tuple(part[shape])}
+        parts[name] = kind(**own)
     names = ("rewards", "reward_range", "return_range")
-    return replace(spec, **{name: tuple(getattr(spec, name)) for name in names})
+    tuples: dict = {name: tuple(value[name]) for name in names if name in value}
+    whole: dict = {**value, **tuples, "observation": parts}
+    return Spec(**whole)

@@ -88,10 +88,10 @@ class HistoryWriter:
         except ValueError as error:
             raise CorruptError(f"{self.partial} cannot be resumed: {error}") from error
 
-    def _create(self) -> dict[int, dict[str, np.ndarray]]:
+    def _create(self) -> dict[int, dict[str, np.memmap]]:
         """Create the arrays of all histories, by task and field."""
         self.discard()
-        maps: dict[int, dict[str, np.ndarray]] = {}
+        maps: dict[int, dict[str, np.memmap]] = {}
         try:
             for k, folder in enumerate(self.temporary):
                 folder.mkdir(parents=True)
@@ -101,7 +101,7 @@ class HistoryWriter:
             raise
         return maps
 
-    def _reopen(self) -> dict[int, dict[str, np.ndarray]]:
+    def _reopen(self) -> dict[int, dict[str, np.memmap]]:
         """Open the arrays of the histories that are not published yet, by task and field."""
         remove_leftovers(self.partial)
         return {
@@ -110,7 +110,7 @@ class HistoryWriter:
             if folder.exists() or not is_complete(self.folders[k])
         }
 
-    def _open_each(self, open_array: Callable, folder: Path) -> dict[str, np.ndarray]:
+    def _open_each(self, open_array: Callable, folder: Path) -> dict[str, np.memmap]:
         """Return the arrays of one history, each from `open_array(path, dtype, shape)`."""
         return {
             name: open_array(folder / f"{name}.npy", field.dtype, (*self.shape, *field.shape))
@@ -197,7 +197,7 @@ class HistoryWriter:
         episode = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
         interval = np.searchsorted(stops, episode.stop, side="left")
         count = np.bincount(interval, minlength=len(stops))
-        columns = [stops * self.shape[0]]
+        columns: list[np.ndarray | list[float]] = [stops * self.shape[0]]
         for value in (episode.returns, episode.stop - episode.start):
             total = np.bincount(interval, value, minlength=len(stops))
             columns.append(
@@ -269,7 +269,7 @@ def _digest(arrays: Iterable[np.ndarray]) -> bytes:
     """Return the SHA-256 of the arrays one after the other, each in C order."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).reshape(-1))
+        digest.update(np.ascontiguousarray(array).reshape(-1).data)
     return digest.digest()
 
 

@@ -73,9 +73,10 @@ def random_references(world: TaskOracle, config: Experiment, split: Split) -> di
         return {
             name: constant_reference(returns, np.full(len(returns), np.nan), settings.episodes)
             for name, returns in exact.items()
+            if returns is not None
         }
     sampling = EvaluationConfig(action="sample", temperature=1.0, temperature_known=None)
-    uniform = partial(UniformPolicy, int(world.single_action_space.n))
+    uniform = partial(UniformPolicy, world.num_actions)
     num_seeds = settings.eval_seeds, settings.train_eval_seeds
     played = rollout_tasks(
         Experiment(env=config.env, evaluation=sampling),

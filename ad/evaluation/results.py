@@ -80,7 +80,8 @@ def write_results(folder: Path, split: Split, results: dict[str, Rollout]) -> No
         for name, result in results.items():
             writer.writerows(_rows(name, getattr(split, f"{name}_tasks"), result))
     with atomic_write(folder / "trajectories.npz") as path, open(path, "wb") as file:
-        np.savez_compressed(file, **_trajectories(split, results))
+        arrays = _trajectories(split, results)
+        np.savez_compressed(file, **arrays)  # ty: ignore[invalid-argument-type] no name is a keyword
 
 
 def _evaluation(rows: list[list[str]]) -> Evaluation:

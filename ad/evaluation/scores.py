@@ -342,13 +342,14 @@ def estimate(
     of the score, but always contains the mean.
     """
     known = [k for k, value in enumerate(values) if value is not None]
-    runs = scores = [float(values[k]) for k in known]
+    runs = scores = [float(value) for value in values if value is not None]
     if len(set(splits)) > 1:
         scores = list(split_means(runs, [splits[k] for k in known]).values())
     n = len(scores)
     if n < 2:
         return Estimate(scores[0] if scores else None, n=n)
-    half = max(pool([own]).half_width(len(own)) for own in (scores, runs))
+    spread = [(pool([own]), len(own)) for own in (scores, runs)]
+    half = max(own.half_width(count) for own, count in spread if own is not None)
     return _bounded(float(np.mean(scores)), half, n, low, high)
 
 

@@ -53,7 +53,7 @@ def is_flat(ends: np.ndarray, optimal: float | None = None) -> bool:
     if optimal is not None and first >= NEAR_OPTIMAL * optimal:
         return False
     rise = estimate((known[:, 1] - known[:, 0]).tolist())
-    is_certain = rise.n < MIN_TASKS or rise.low > 0
+    is_certain = rise.n < MIN_TASKS or rise.low is None or rise.low > 0
     return not (is_certain and last - first > MIN_RISE * max(abs(first), abs(last)))
 
 

@@ -206,8 +206,7 @@ def reference_entry(name: str, reference: Reference, facts: TaskFacts) -> dict:
 
 def _per_task(episodes: Episodes) -> dict[str, np.ndarray]:
     """Return the scores of each task, float [K], NaN for unknown."""
-    computed = (score for score in SCORES.values() if score.per_task)
-    return {score.name: score.per_task(episodes) for score in computed}
+    return {one.name: one.per_task(episodes) for one in SCORES.values() if one.per_task}
 
 
 def _intervals(per_task: dict[str, np.ndarray]) -> dict[str, list[float] | None]:

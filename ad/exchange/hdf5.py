@@ -1,6 +1,6 @@
 """Write HDF5 files: a full disk raises an error and does not crash the process."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class _Sink:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[tuple]:
+def new_file(path: Path) -> Generator[tuple]:
     """Yield (file, check) of an HDF5 file that replaces `path` if the block succeeds.
 
     `check()` raises the error of a write so far: the library does not see it. Raises OSError.

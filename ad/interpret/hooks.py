@@ -1,6 +1,6 @@
 """Reading and writing the points of a model (`ad.models.points`) while a block of code runs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -37,7 +37,7 @@ def point_names(memory: Blocks) -> list[str]:
 @contextmanager
 def hooked(
     model: SequenceModel, read: tuple[str, ...] = (), write: Mapping[str, Write] | None = None
-) -> Iterator[Values]:
+) -> Generator[Values]:
     """Yield a dict that each forward pass of `model` in the block fills with the points in `read`.
 
     `read`: names of points, in which * stands for any characters. `write`: by such a name, a

@@ -24,6 +24,8 @@ class ActionValueModel(SequenceModel):
     values are computed with.
     """
 
+    variance: torch.Tensor
+
     def __init__(self, spec: Spec, config: ModelConfig, has_policy: bool):
         super().__init__(spec, config)
         self.register_buffer("variance", torch.ones(()))
@@ -51,6 +53,7 @@ class ActionValueModel(SequenceModel):
 
     def state_values(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the state values [B, T] of hidden states [B, T, C], float32."""
+        assert self.v_head is not None  # a model with a policy has one
         return self.v_head(hidden)[..., 0].float()
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from envs.oracle import TaskOracle
 
 if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the class
     import torch
-    from torch import nn
 
     from ad.config.schema import Experiment, ModelConfig
     from ad.data.dataset import TrainingSet
@@ -26,11 +25,11 @@ class Learner(Protocol):
     """A learner that a method brings: it takes the train steps, driven by `ad.training.learner`.
 
     A train step depends on the seed and its number, not on the process that takes it.
-    `model` has the spec in `spec` and is what the method's `build` returns. `learning_rate` is that
-    of the last train step. `state` holds tensors and plain types.
+    `model` is what the method's `build` returns. `learning_rate` is that of the last train step.
+    `state` holds tensors and plain types.
     """
 
-    model: "nn.Module"
+    model: "SequenceModel"
     learning_rate: float
 
     def train_step(self, step: int) -> dict[str, float]:
@@ -47,7 +46,11 @@ class Learner(Protocol):
         """Set the state to one returned by `state`."""
 
 
-class Method:
+# The model of a method, as a text: torch is not imported here.
+Model = TypeVar("Model", bound="SequenceModel")
+
+
+class Method(Generic[Model]):
     """A method with the default of every member but `loss`; built as `Method(settings)`.
 
     `fields` are the fields of its windows: fields of a transition, fields in
@@ -143,7 +146,7 @@ class Method:
         return None
 
     def loss(
-        self, model: "SequenceModel", batch: dict[str, "torch.Tensor"]
+        self, model: Model, batch: dict[str, "torch.Tensor"]
     ) -> tuple["torch.Tensor", dict[str, "torch.Tensor"]]:
         """Return the loss of a batch, 0-d, and metrics for the log by name, 0-d each.
 
@@ -154,14 +157,14 @@ class Method:
         """
         raise NotImplementedError
 
-    def after_step(self, model: "SequenceModel", metrics: dict[str, "torch.Tensor"]) -> None:
+    def after_step(self, model: Model, metrics: dict[str, "torch.Tensor"]) -> None:
         """Do what follows an optimizer step, without gradients, e.g. move a target network.
 
         `metrics` are the loss and the metrics of the whole batch, 0-d each. They can be NaN or
         infinite, in which case the optimizer changed nothing.
         """
 
-    def policy(self, model: "SequenceModel", num_envs: int, context_length: int, settings):
+    def policy(self, model: Model, num_envs: int, context_length: int, settings):
         """Return the policy of a rollout of `num_envs` environments (`ad.methods.policy.Policy`).
 
         `settings` are the method's `PolicySettings`, which `evaluation.policy` sets. A model with

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Generic, TypeVar
 
 import torch
 
@@ -12,15 +13,19 @@ from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Window
 from ad.runtime.console import warn
 
+Model = TypeVar("Model", bound=SequenceModel)
 
-class ContextPolicy(Policy):
+
+class ContextPolicy(Policy, Generic[Model]):
     """Action logits for N environments in lockstep, from what the `context` keeps of the past.
 
     The logits are those of a full forward pass over the window of each environment. Raises
     ConfigError if the model has further inputs and the class does not give them.
     """
 
-    def __init__(self, model: SequenceModel, context: Context):
+    context: Context  # ty: ignore[incompatible-mutable-override] a policy keeps the one it has
+
+    def __init__(self, model: Model, context: Context):
         if model.tokenizer.inputs and type(self).inputs is ContextPolicy.inputs:
             names = ", ".join(model.tokenizer.inputs)
             raise ConfigError(
@@ -67,7 +72,7 @@ class ContextPolicy(Policy):
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         self.context.select(envs)
 
-    def reward_in_context(self) -> torch.Tensor:
+    def reward_in_context(self) -> torch.Tensor | None:
         """Return whether a reward above 0 is in the context, bool [N]."""
         return self.context.reward_seen()
 

@@ -19,6 +19,7 @@ play 50 steps of each layout one after another, and V_t is the mean return of a 
 layouts, in further rollouts.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,7 +62,7 @@ class ContextValue(algorithm_distillation.AlgorithmDistillation):
     """
 
     Settings = Settings
-    derived: ClassVar[dict[str, Derive]] = {"reward": context_values}
+    derived: ClassVar[Mapping[str, Derive]] = {"reward": context_values}
 
     def build(self, spec, config):
         """Return a model that reads and predicts context values."""

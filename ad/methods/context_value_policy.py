@@ -34,7 +34,7 @@ class ContextValueModel(SequenceModel):
         return self.lowest + self.scale * self.value_head(hidden)[..., 0].float()
 
 
-class ContextValuePolicy(ContextPolicy):
+class ContextValuePolicy(ContextPolicy[ContextValueModel]):
     """A ContextPolicy that reads the largest context value it has predicted so far, [N].
 
     It begins with the lowest return of the histories, and no end of an episode resets it.

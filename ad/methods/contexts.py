@@ -83,6 +83,10 @@ class Context:
         branched.select(envs)
         return branched
 
+    def split(self, branches: int, decisions: int) -> "Context":
+        """Return a context with `branches` environments in the place of each, for planning."""
+        raise NotImplementedError
+
     def reward_seen(self) -> torch.Tensor:
         """Return whether a reward above 0 is in the window or right before it, bool [N]."""
         return (self.fields["reward"] > 0).any(1)
@@ -99,7 +103,8 @@ class Context:
         parts = self.model.spec.observation_fields
         if name in parts:
             return getattr(torch, parts[name].window_dtype)
-        return {bool: torch.bool, int: torch.int64, float: torch.float32}[type(padding)]
+        dtypes: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float32}
+        return dtypes[type(padding)]
 
     def _write(self, **values) -> None:
         """Set fields of the present entries, each to a number or a tensor [N, ...]."""

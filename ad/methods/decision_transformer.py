@@ -56,7 +56,7 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
     Settings, PolicySettings = Settings, PolicySettings
     fields = (*Method.fields, "return_to_go")
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings):
         super().__init__(settings)
         self.within_episodes = not getattr(settings, "across_episodes", False)
 

@@ -9,6 +9,7 @@ from torch import nn
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec, field_name
 from ad.models.sequence_model import SequenceModel
+from envs.spaces import Discrete
 
 
 class Outcome(NamedTuple):
@@ -39,12 +40,15 @@ class DynamicsModel(SequenceModel):
     context, and a hidden layer lets the action and the state interact.
     """
 
+    rewards: torch.Tensor
+
     def __init__(self, spec: Spec, config: ModelConfig):
         super().__init__(spec, config)
         self.register_buffer("rewards", torch.tensor(spec.rewards), persistent=False)
         low, high = spec.return_range
         self.return_scale = high - low or 1.0
-        self.parts = {name: part.n for name, part in spec.observation.items()}
+        parts = spec.observation.items()
+        self.parts = {name: part.n for name, part in parts if isinstance(part, Discrete)}
         self.joint = nn.Linear(2 * config.width, config.feed_forward)
         self.outcome_head = nn.Linear(config.feed_forward, 2 + (len(spec.rewards) or 1))
         self.observation_head = nn.Linear(config.feed_forward, sum(self.parts.values()))

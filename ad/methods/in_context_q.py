@@ -32,7 +32,9 @@ The last decision of a window has no target unless its episode ends there. An ac
 forward pass; a train step takes another of the target network.
 """
 
+import operator
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, ClassVar
 
 from ad.config.fields import field
@@ -108,7 +110,7 @@ class InContextQ(Method):
             "q": masked_mean(of_taken(values, batch), batch),
             "q_variance": masked_mean(variance_of(values.detach(), batch), batch),
         }
-        return sum(parts.values()), {**parts, **metrics}
+        return reduce(operator.add, parts.values()), {**parts, **metrics}
 
     def after_step(self, model: "ActionValueModel", metrics: "Losses") -> None:
         """Move the target network and the running variance of action values within a decision."""

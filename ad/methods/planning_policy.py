@@ -35,7 +35,7 @@ class LastStep(NamedTuple):
     next_observation: dict[str, torch.Tensor]
 
 
-class PlanningPolicy(ContextPolicy):
+class PlanningPolicy(ContextPolicy[DynamicsModel]):
     """Action logits for N environments in lockstep, from plans that begin at the present decision.
 
     A beam search (Son et al. 2025) continues each plan with the `num_samples` most

@@ -1,9 +1,13 @@
 """The interface of policies, which act in rollouts of many environments in lockstep."""
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from ad.methods.contexts import Context
 
 Observation = torch.Tensor | dict[str, torch.Tensor]  # [N, ...], by part unless undivided
 
@@ -24,7 +28,7 @@ class Policy:
 
     device = torch.device("cpu")
     looks_ahead = False
-    context = None
+    context: "Context | None" = None
 
     @abstractmethod
     def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:

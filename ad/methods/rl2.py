@@ -29,12 +29,15 @@ that would follow a trial. Of the section
 """
 
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ad.config.fields import field
 from ad.errors import SettingError
 from ad.methods.base import Method
 from envs.rng import derive_key
+
+if TYPE_CHECKING:
+    from ad.methods.rl2_learner import ActorCritic
 
 
 # The defaults were chosen on one split of Dark Room, 9x9, by 24 goals of which published rows hold
@@ -100,7 +103,7 @@ class RL2(Method):
         """Return the env steps of all trials, if no episode ends before its time limit."""
         return self.train_steps(config) * self.settings.num_envs * self._steps(config)
 
-    def build(self, spec, config):
+    def build(self, spec, config) -> "ActorCritic":
         """Return a new model with values, and a linear map of rewards in place of a table."""
         from ad.methods.rl2_learner import ActorCritic
 

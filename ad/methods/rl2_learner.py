@@ -4,22 +4,22 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 from torch import nn
 
 from ad.config.schema import Experiment, ModelConfig
 from ad.config.world import configured_world, make_envs
 from ad.data.spec import Spec, make_spec
 from ad.errors import NumericError
-from ad.methods.base import Method
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
 from ad.methods.losses import masked_mean
 from ad.methods.policy import as_tensor
+from ad.methods.rl2 import RL2
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Window
 from envs.rng import derive_key, uniform
 from envs.spaces import split_observation
+from envs.wrappers import VectorEpisodeLength
 
 PART = 32  # trials that are read at once in an update
 
@@ -74,7 +74,7 @@ class TrialLearner:
     """
 
     def __init__(
-        self, method: Method, config: Experiment, tasks: np.ndarray, trial_steps: int, key: int
+        self, method: RL2, config: Experiment, tasks: np.ndarray, trial_steps: int, key: int
     ):
         self.settings, self.env, self.tasks, self.key = method.settings, config.env, tasks, key
         self.train_steps = method.train_steps(config)
@@ -114,7 +114,7 @@ class TrialLearner:
         """
         length, episodes = self.trial_steps, self.episodes
         env, seeds = self._environments(derive_key(self.key, "trials", step))
-        mask = env.unwrapped.action_mask(env.unwrapped.tasks)
+        mask = env.world.action_mask(env.world.tasks)
         mask = None if mask is None else as_tensor(mask, torch.device("cpu"))[:, None]
         context = SlidingWindow(self.model.eval(), env.num_envs, length)
         policy, space = ContextPolicy(self.model, context), env.single_observation_space
@@ -214,10 +214,10 @@ class TrialLearner:
         """Set the state to one returned by `state`."""
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def _environments(self, key: int) -> tuple[VectorEnv, list[int]]:
+    def _environments(self, key: int) -> tuple[VectorEpisodeLength, list[int]]:
         """Return environments in tasks drawn by `key`, and their seeds."""
         num_envs = self.settings.num_envs
-        drawn = uniform(derive_key(key, "task"), np.arange(num_envs))
+        drawn = uniform(np.uint64(derive_key(key, "task")), np.arange(num_envs))
         env = make_envs(self.env, self.tasks[(drawn * len(self.tasks)).astype(int)])
         return env, [derive_key(key, "world", n) >> 1 for n in range(num_envs)]
 

@@ -39,7 +39,7 @@ class ConditionedTokens(Tokenizer):
     @property
     def decision_terms(self) -> list[str]:
         """The names of the `terms` of the tokens of observations."""
-        return [*self._states("state"), *self._position_terms]
+        return [*self._states("state"), *filter(None, [self._position_term])]
 
     def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the hidden states of the observations."""

@@ -15,16 +15,18 @@ from ad.data.spec import Spec
 class RewardTable(nn.Embedding):
     """An embedding table over the reward values of the histories; others take the nearest value."""
 
+    between: torch.Tensor
+
     def __init__(self, spec: Spec, width: int):
         super().__init__(len(spec.rewards) + 1, width)
         values = np.array(spec.rewards)
         between = torch.tensor((values[1:] + values[:-1]) / 2)  # float64, to be exact
         self.register_buffer("between", between, persistent=False)
 
-    def forward(self, reward: torch.Tensor) -> torch.Tensor:
-        """Return the vectors [..., C] of rewards [...]."""
-        index = (reward[..., None] > self.between).sum(-1)
-        index = index.masked_fill(reward.isnan(), self.num_embeddings - 1)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the vectors [..., C] of the rewards `input` [...]."""
+        index = (input[..., None] > self.between).sum(-1)
+        index = index.masked_fill(input.isnan(), self.num_embeddings - 1)
         return F.embedding(index, self.weight)
 
 
@@ -58,9 +60,9 @@ class NoReward(nn.Embedding):
     def __init__(self, spec: Spec, width: int):
         super().__init__(1, width)
 
-    def forward(self, reward: torch.Tensor) -> torch.Tensor:
-        """Return the vector for each of the rewards [...], [..., C]."""
-        return self.weight[0].expand(*reward.shape, -1)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the vector for each of the rewards `input` [...], [..., C]."""
+        return self.weight[0].expand(*input.shape, -1)
 
 
 class ReturnToGo(nn.Module):

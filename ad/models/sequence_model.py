@@ -82,7 +82,7 @@ class SequenceModel(nn.Module):
         if isinstance(cache, Episodes):
             new = cache.new
         else:
-            num_decisions = start + window["time"].shape[1] - 1
+            num_decisions = int(start) + window["time"].shape[1] - 1
             new = self.tokenizer.num_tokens(num_decisions) - cache.length
         return self.tokenizer.at_last_decision(self.memory(tokens[:, -new:], cache))
 

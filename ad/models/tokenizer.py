@@ -21,7 +21,7 @@ streams of one window are adjacent in the batch (`attention.py`).
 """
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 
@@ -88,7 +88,7 @@ class Tokenizer(nn.Module):
     def decision_terms(self) -> list[str]:
         """The names of the `terms` of the tokens that predict an action."""
         inputs = [name.replace("_", "-") for name in self.inputs]
-        return [*self._states("state"), *inputs, *self._position_terms]
+        return [*self._states("state"), *inputs, *filter(None, [self._position_term])]
 
     @property
     def random(self) -> bool:
@@ -96,7 +96,7 @@ class Tokenizer(nn.Module):
         return any(encoder.random for encoder in self.encoders)
 
     @contextmanager
-    def caching(self, tables: TableCache) -> Iterator[None]:
+    def caching(self, tables: TableCache) -> Generator[None]:
         """Take the tables of tabular encoders from `tables` in the block, or put them there.
 
         The caller keeps them only as long as the weights do not change.
@@ -185,7 +185,8 @@ class Tokenizer(nn.Module):
     def _augmented(self, window: Window) -> Window:
         """Return the window as the encoders want to read it."""
         changed = {}
-        for part, encoder in zip(self.parts, self.encoders, strict=True):
+        encoders = [encoder for encoder in self.encoders if isinstance(encoder, Encoder)]
+        for part, encoder in zip(self.parts, encoders, strict=True):
             names = [field_name(role, part) for role in ("observation", "next_observation")]
             values = encoder.augment(*(window[name] for name in names))
             changed |= dict(zip(names, values, strict=True))
@@ -197,15 +198,15 @@ class Tokenizer(nn.Module):
         return self._embed_observation(window, "observation", CURRENT, tables) + inputs
 
     @property
-    def _position_terms(self) -> list[str]:
-        return [name] if (name := getattr(self.position, "term", "position")) else []
+    def _position_term(self) -> str:
+        return getattr(self.position, "term", "position")
 
     def _states(self, state: str) -> list[str]:
         """Return the names of the terms of the observation's parts in a role, e.g. "state"."""
         return [f"{state} {part}".strip() for part in self.parts]
 
     def _embed_position(self, window: Window, start: Start) -> Terms:
-        return [(*self._position_terms, vectors) for vectors in self.position(window, start)]
+        return [(self._position_term, vectors) for vectors in self.position(window, start)]
 
     def _embed_inputs(self, window: Window) -> Terms:
         """Embed the further inputs of the decisions."""
@@ -220,6 +221,7 @@ class Tokenizer(nn.Module):
 
     def _embed_outcome(self, window: Window, part: slice, tables: TableCache) -> Terms:
         """Embed the reward and, if configured, the observation that the action led to."""
+        assert self.reward is not None  # only a tokenizer with outcomes embeds them
         outcome = [("reward", self.reward(window["reward"][:, part]))]
         if self.next_obs_proj is not None:
             outcome += self._embed_observation(
@@ -248,8 +250,8 @@ class Tokenizer(nn.Module):
             exists = window["valid"][:, part, None]
             if values.dim() == 2:  # an index, whose padding is none that the encoder knows
                 values = values.masked_fill(~exists[..., 0], 0)
-            encoded = encoder(values)
-            absent = self.absent[str(index)].weight.to(encoded.dtype)
+            encoded: torch.Tensor = encoder(values)
+            absent = self.absent.get_parameter(f"{index}.weight").to(encoded.dtype)
             encoded = torch.where(exists, encoded, absent)
             terms.append((term, encoded if projection is None else projection(encoded)))
         return terms
@@ -334,13 +336,13 @@ class InterleavedTokens(Tokenizer):
     def entries(self, num_decisions: int) -> Window:
         """Return the entries that each token tells, int64 [1, L] by role."""
         t = torch.arange(1, num_decisions + 1)
+        columns: dict[str, tuple] = {"decision": (t, t, t)}
         if self.reward_first:
-            columns = {"outcome": (t - 1, None, None), "observation": (None, t, None)}
+            columns |= {"outcome": (t - 1, None, None), "observation": (None, t, None)}
             columns |= {"action": (None, None, t)}
         else:
-            columns = {"observation": (t, None, None), "action": (None, t, None)}
+            columns |= {"observation": (t, None, None), "action": (None, t, None)}
             columns |= {"outcome": (None, None, t)}
-        columns |= {"decision": (t, t, t)}
         return {role: interleave(*c)[:, : -self._num_after] for role, c in columns.items()}
 
     def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -62,7 +62,9 @@ class ProgramPolicy(Policy):
             env={},
             bufsize=0,
         )
-        os.set_blocking(self._process.stdin.fileno(), False)
+        assert self._process.stdin is not None and self._process.stdout is not None  # pipes
+        self._stdin, self._stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._stdin, False)
         weakref.finalize(self, self._process.kill)
 
     def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:
@@ -101,22 +103,21 @@ class ProgramPolicy(Policy):
 
     def _send(self, message: dict) -> None:
         line = memoryview(json.dumps(message).encode() + b"\n")
-        stdin = self._process.stdin.fileno()
         try:
             while line:
-                self._wait([], [stdin])
-                line = line[os.write(stdin, line) :]
+                self._wait([], [self._stdin])
+                line = line[os.write(self._stdin, line) :]
         except BrokenPipeError:
             raise self._ended() from None
 
     def _answer(self) -> bytes:
         """Return the next line of the program's output."""
-        stdout, most = self._process.stdout.fileno(), MOST_NUMBER * (1 + np.prod(self._shape))
+        most = MOST_NUMBER * (1 + np.prod(self._shape))
         while b"\n" not in self._rest:
             if len(self._rest) > most:
                 raise ConfigError(f"the program answers with a line of more than {most} bytes")
-            self._wait([stdout], [])
-            if not (part := os.read(stdout, 2**16)):
+            self._wait([self._stdout], [])
+            if not (part := os.read(self._stdout, 2**16)):
                 raise self._ended()
             self._rest += part
         line, _, self._rest = self._rest.partition(b"\n")

@@ -255,7 +255,7 @@ def _reward_in_context(policy: Policy, num_envs: int) -> np.ndarray:
 def _trajectory(steps: list[dict[str, np.ndarray]], world) -> dict[str, np.ndarray]:
     """Stack the recorded fields of all steps, [R, ...] each, into arrays [R, T, ...] by name."""
     dtypes = {name: field.dtype for name, field in transition_fields(world).items()}
-    dtypes |= {"episode": np.int32, "time": np.int32}
+    dtypes |= dict.fromkeys(("episode", "time"), np.dtype(np.int32))
     return {
         name: np.stack([step[name] for step in steps], axis=1).astype(dtypes[name])
         for name in steps[0]

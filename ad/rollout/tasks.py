@@ -126,9 +126,9 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
     Raises ConfigError for two temperatures where rewards are not 0 and 1.
     """
     settings, context_length = config.evaluation, config.data.context_length
-    temperatures = settings.temperature, settings.temperature_known
+    unknown, known = settings.temperature, settings.temperature_known
     is_binary = bool(model.spec.rewards) and {*model.spec.rewards} <= {0.0, 1.0}
-    if None not in temperatures and not is_binary:
+    if known is not None and not is_binary:
         raise ConfigError(
             "evaluation.temperature_known is for rewards of 0 and 1: only there does a reward in "
             "the context identify the task"
@@ -137,14 +137,14 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
     def new_policy(num_envs: int) -> Policy:
         own = method.PolicySettings(**settings.policy)
         policy = method.policy(model, num_envs, context_length, own)
-        if None in temperatures:
+        if known is None:
             return policy
         if policy.reward_in_context() is None:
             raise ConfigError(
                 f"evaluation.temperature_known cannot be used with {config.method.name}: "
                 "its policy has no context of rewards"
             )
-        return TwoTemperatures(policy, *temperatures)
+        return TwoTemperatures(policy, unknown, known)
 
     return new_policy
 
@@ -162,4 +162,6 @@ class TwoTemperatures(PolicyWrapper):
     def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:
         """Return action logits [N, A], float64."""
         logits = self.policy.act(observation, time).double()
-        return logits / torch.where(self.reward_in_context(), self.known, self.unknown)[:, None]
+        seen = self.reward_in_context()
+        assert seen is not None  # `policy_of` has asked
+        return logits / torch.where(seen, self.known, self.unknown)[:, None]

@@ -54,7 +54,8 @@ class FlatArray:
     def __init__(self, folder: Path | None = None):
         self.pieces: list[np.ndarray] = []
         self.file = tempfile.TemporaryFile(dir=folder) if folder else None  # noqa: SIM115
-        self.length, self.kind = 0, None
+        self.length = 0
+        self.kind: tuple[np.dtype, tuple[int, ...]] | None = None
 
     def append(self, piece: np.ndarray) -> None:
         """Add `piece` at the end. Raises OSError, e.g. for a full disk.
@@ -68,11 +69,11 @@ class FlatArray:
         if self.file is None:
             self.pieces.append(piece)
         elif piece.size:
-            self.file.write(memoryview(np.ascontiguousarray(piece)).cast("B"))
+            self.file.write(np.ascontiguousarray(piece).data.cast("B"))
 
     def close(self) -> np.ndarray:
         """Return all pieces, at least one, as one array; that in a file is mapped for reading."""
-        if self.file is None:
+        if self.file is None or self.kind is None:
             pieces, self.pieces = self.pieces, []
             return np.concatenate(pieces)
         self.file.flush()

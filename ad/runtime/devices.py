@@ -1,6 +1,6 @@
 """The device that a configuration asks for, its threads and its random generators."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -33,7 +33,7 @@ def seed_torch(seed: int, device: torch.device) -> None:
 
 
 @contextmanager
-def torch_threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Generator[None]:
     """Set the number of threads of torch's operations in the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

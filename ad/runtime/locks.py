@@ -3,7 +3,7 @@
 The operating system drops the lock of a process that dies.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ad.runtime.files import remove_leftovers
 
 
 @contextmanager
-def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+def locked(folder: Path, wait: bool = False) -> Generator[None]:
     """Hold the lock of `folder`, which need not exist, and remove the leftovers of dead processes.
 
     Raises LockedError if the lock is held elsewhere; with `wait`, waits for its release. The lock
@@ -26,7 +26,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def locked_files(folder: Path) -> Iterator[None]:
+def locked_files(folder: Path) -> Generator[None]:
     """Wait for the lock of the files in `folder`, hold it, and remove their leftovers.
 
     Folders in it have locks of their own: other processes may be writing there. The lock is a file
@@ -38,7 +38,7 @@ def locked_files(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked_all(folders: Iterable[Path], wait: bool = False) -> Iterator[None]:
+def locked_all(folders: Iterable[Path], wait: bool = False) -> Generator[None]:
     """Hold the locks of several folders, as `locked` does.
 
     They are taken in the order of the paths, so that two processes never wait for each other.
@@ -61,7 +61,7 @@ def is_locked(folder: Path) -> bool:
 
 
 @contextmanager
-def _held(path: Path, folder: Path, wait: bool) -> Iterator[None]:
+def _held(path: Path, folder: Path, wait: bool) -> Generator[None]:
     """Hold the lock whose file is `path`. Raises LockedError, which names `folder`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if wait else 0)

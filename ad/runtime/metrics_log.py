@@ -4,7 +4,7 @@ No result depends on the log. If it cannot be written, one warning says so and t
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class MetricsLog:
             self.tensorboard.close()
 
     @contextmanager
-    def _warning_once(self, what: str, kind: type[Exception] = OSError) -> Iterator[None]:
+    def _warning_once(self, what: str, kind: type[Exception] = OSError) -> Generator[None]:
         """Warn, the first time, that `what` cannot be written if the block raises a `kind`."""
         try:
             yield

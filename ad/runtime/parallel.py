@@ -14,12 +14,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
 from itertools import pairwise
+from typing import Any
 
 import numba
 
 _FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums may be vectorized; NaN and infinity stay
-NUMBA_ENTRY = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "cache": True}
-NUMBA_INLINE = {"fastmath": _FAST, "error_model": "numpy", "forceinline": True}
+NUMBA_ENTRY: dict[str, Any] = {
+    "fastmath": _FAST,
+    "error_model": "numpy",
+    "nogil": True,
+    "cache": True,
+}
+NUMBA_INLINE: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy", "forceinline": True}
+MAX_THREADS: int = vars(numba.config)["NUMBA_NUM_THREADS"]  # which numba sets when it is imported
 
 
 def split_evenly(count: int, parts: int) -> list[tuple[int, int]]:
@@ -49,4 +56,4 @@ def run_all(functions: Sequence[Callable[[], None]]) -> None:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS)
+    return ThreadPoolExecutor(MAX_THREADS)

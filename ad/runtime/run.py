@@ -12,7 +12,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -98,7 +98,7 @@ class Run:
         self.add_timing("train_s", 0.0, reset=True)
 
     @contextlib.contextmanager
-    def timed(self, name: str, reset: bool = False) -> Iterator[None]:
+    def timed(self, name: str, reset: bool = False) -> Generator[None]:
         """Add the seconds of the block to `name` in timing.json, with `reset` from zero."""
         start = time.perf_counter()
         try:

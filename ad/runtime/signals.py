@@ -14,7 +14,7 @@ process of torchrun a second signal does nothing: it is the first one, passed on
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
@@ -24,7 +24,10 @@ class Terminated(BaseException):
     """SIGTERM was received; the counterpart of KeyboardInterrupt, which stands for SIGINT."""
 
 
-EXCEPTIONS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+EXCEPTIONS: dict[int, type[BaseException]] = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: Terminated,
+}
 MESSAGE = b"\nstopping after this step"
 SECOND = b"; a second signal stops at once"
 
@@ -61,7 +64,7 @@ def install() -> None:
 
 
 @contextmanager
-def defer_signals() -> Iterator[Callable[[], bool]]:
+def defer_signals() -> Generator[Callable[[], bool]]:
     """Open a section in which the first signal only makes `stop_requested()` true.
 
     The signal is raised at the end of the outermost section. Yields `stop_requested`.

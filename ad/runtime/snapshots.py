@@ -20,7 +20,7 @@ def save_state(folder: Path, step: int, state: dict, metadata: dict) -> None:
     """Replace the snapshot in `folder` by `state`, nested dicts of arrays, at `step`."""
     path = folder / f"state_{step}.npz"
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **flatten(state))
+        np.savez(file, **flatten(state))  # ty: ignore[invalid-argument-type] names, not keywords
     entry = {"step": step, "bytes": path.stat().st_size, "sha256": sha256(path)}
     write_checked_json(folder / METADATA, metadata | entry)
     for old in folder.glob("state_*.npz"):

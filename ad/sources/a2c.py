@@ -101,6 +101,7 @@ class A2C(TabularSource):
             data["reward"], data["terminated"], data["truncated"], next_values, self.discount
         )
         self.updates += 1
+        assert self.stopped_at is not None  # `__init__` has set it
         stopped = self.stopped_at >= 0
         measured = a2c_kernel.update(
             self.parameters,

@@ -11,7 +11,7 @@ the bits of one depend neither on the others nor on the number of threads. tests
 compares the kernel with torch's autograd, clip_grad_norm_ and Adam.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -20,7 +20,7 @@ from numba import njit
 from ad.runtime.parallel import NUMBA_ENTRY, NUMBA_INLINE, parallel_for
 
 # Without `fastmath`, which only the helpers have: their sums may be vectorized.
-_ENTRY = NUMBA_ENTRY | {"fastmath": False}
+_ENTRY: dict[str, Any] = NUMBA_ENTRY | {"fastmath": False}
 _EPS = np.float32(1e-5)  # epsilon of layer normalization, torch's default
 _ONE, _ZERO = np.float32(1), np.float32(0)
 _MAX_FLOAT32 = np.finfo(np.float32).max

@@ -91,9 +91,7 @@ class Actors:
         for start in range(self.steps, steps, size):
             yield TransitionChunk.empty(self.fields, min(size, steps - start), *self.shape)
 
-    def fill(
-        self, chunk: TransitionChunk, act: Callable[[Observations, np.ndarray], np.ndarray]
-    ) -> None:
+    def fill(self, chunk: TransitionChunk, act: Callable[..., np.ndarray]) -> None:
         """Take len(chunk) steps in each environment and record them in `chunk`.
 
         `act(observations, u)` returns the actions, int [K, N]; the uniforms `u` are float64 [K, N].

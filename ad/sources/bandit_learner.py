@@ -49,11 +49,11 @@ class BanditLearner(RolloutSource):
         """Return the index of each arm for the next pull, float64 [K * N, A]."""
         raise NotImplementedError
 
-    def _learn(self, step: TransitionChunk) -> None:
+    def _learn(self, rollout: TransitionChunk) -> None:
         """Count the pull of a step of each actor and add its reward."""
-        actor, arm = np.arange(len(self.counts)), step.arrays["action"].ravel()
+        actor, arm = np.arange(len(self.counts)), rollout.arrays["action"].ravel()
         self.counts[actor, arm] += 1
-        self.sums[actor, arm] += step.arrays["reward"].ravel()
+        self.sums[actor, arm] += rollout.arrays["reward"].ravel()
 
     def _statistics(self) -> dict[str, np.ndarray]:
         """Return the share of the most pulled arm, as the mean over actors, float32 [K]."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 from gymnasium.spaces import Discrete
+from gymnasium.vector import VectorEnv
 
 from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
@@ -38,6 +39,10 @@ class Source:
     # int [K], the number of steps that each agent learned from before it failed, -1 for all;
     # None for a source whose agents cannot fail.
     stopped_at: np.ndarray | None = None
+
+    @abstractmethod
+    def __init__(self, settings, env: VectorEnv, tasks: np.ndarray, num_envs: int, keys: list[int]):
+        raise NotImplementedError
 
     @classmethod
     def check(cls, config: Experiment, world: TaskOracle) -> None:
@@ -129,7 +134,7 @@ class RolloutSource(Source):
         self.actors.restore(state["actors"])
 
     @abstractmethod
-    def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
+    def act(self, observations, u: np.ndarray) -> np.ndarray:
         """Return the actions, int [K, N], at `observations` [K, N] by the uniforms `u` [K, N]."""
         raise NotImplementedError
 

@@ -170,7 +170,7 @@ def _parse(plain: dict) -> Entry:
         wanted = "optimal" if origin == "policy" else "a path"
         raise ValueError(f"{origin} must be {wanted}, not {as_yaml(place)}")
     at, share, seed = plain.get("at", 1.0), plain.get("share"), plain.get("source_seed", 0)
-    if type(share) not in (int, float) or not 0 < share <= 1:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, not {as_yaml(share)}")
     if type(at) not in (int, float) or not 0 <= at <= 1:
         raise ValueError(f"at must be from 0 to 1, not {as_yaml(at)}")

@@ -130,6 +130,7 @@ class Demonstrations(RolloutSource):
             return self.players[k, e](seen, starts)
         if self.entries[e].origin is None:
             return np.zeros((len(own), count))
+        assert self.optimal is not None  # what is left is the policy "optimal"
         p = self.optimal[k, self.actors.states()[k, own]][:, self.actors.actions_of_task[k, :count]]
         return np.log(p, out=np.full(p.shape, NEVER), where=p > 0)
 

@@ -44,13 +44,14 @@ class PosteriorSampling(RolloutSource):
     @classmethod
     def check(cls, config: Experiment, world: TaskOracle) -> None:
         """Raise SettingError unless `world` knows its optimal policies and the possible tasks."""
-        if not knows_optimal_policy(world):
+        tasks = world.all_tasks()
+        policy = world.optimal_policy(tasks[:1])
+        if policy is None or not knows_optimal_policy(world):
             raise unfit(config, "it needs a world that knows its optimal policy")
         nothing = dict.fromkeys((*STORED, "state"), np.zeros(0, np.int64))
-        if world.possible(nothing, world.all_tasks()[:1]) is None:
+        if world.possible(nothing, tasks[:1]) is None:
             raise unfit(config, "it needs a world that knows which of its tasks are possible")
-        tasks = world.all_tasks()
-        num_bytes = world.optimal_policy(tasks[:1]).nbytes * len(tasks)
+        num_bytes = policy.nbytes * len(tasks)
         if num_bytes > MAX_POLICY_BYTES:
             size = f"{num_bytes / 1e9:.1f} GB"
             raise unfit(config, f"it needs {size} for the optimal policies of all tasks, too many")
@@ -83,12 +84,12 @@ class PosteriorSampling(RolloutSource):
         is_random = uniform(self.noise_keys, self.actors.steps) < self.settings.noise
         return np.where(is_random.reshape(u.shape), self.actors.uniform_actions(u), optimal)
 
-    def _learn(self, step: TransitionChunk) -> None:
+    def _learn(self, rollout: TransitionChunk) -> None:
         """Drop the tasks that a step refutes; sample another task where the sampled one is."""
         undecided = np.flatnonzero(self.possible.sum(1) > 1)
         seen = {
             name: values.reshape(-1, *values.shape[3:])[undecided]
-            for name, values in step.arrays.items()
+            for name, values in rollout.arrays.items()
         }
         seen["state"] = self.states[undecided]
         self.possible[undecided] &= self.world.possible(seen, self.tasks)

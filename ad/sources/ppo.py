@@ -176,6 +176,7 @@ class PPO(TabularSource):
         rate = self.settings.learning_rate / (1 - BETA1**count)
         parameters = self.parameters - rate * first / (root + EPSILON)
         fine = np.isfinite(norm[:, 0]) & np.isfinite(parameters).all((1, 2))
+        assert self.stopped_at is not None  # `__init__` has set it
         self.stopped_at[~fine & (self.stopped_at < 0)] = self.actors.steps - steps
         learns = (self.stopped_at < 0)[:, None, None]
         self.parameters = np.where(learns, parameters, self.parameters)

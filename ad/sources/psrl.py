@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from ad.config.fields import field
 from ad.config.schema import Experiment
@@ -63,7 +64,8 @@ class PSRL(TabularSource):
     def check(cls, config: Experiment, world: TaskOracle) -> None:
         """Raise SettingError for other observations, and for tables that would not fit memory."""
         super().check(config, world)
-        states, actions = int(world.single_observation_space.n), int(world.single_action_space.n)
+        assert isinstance(world.single_observation_space, Discrete)  # as `super().check` has said
+        states, actions = int(world.single_observation_space.n), world.num_actions
         each = states * actions * (4 * (states + 1) + 8)  # bytes: int32 counts, float64 sums
         num_bytes = config.split.num_train_tasks * config.source.num_envs * each
         if num_bytes > MAX_BYTES:

@@ -1,7 +1,7 @@
 """Callbacks of the training loop: log, validation, checkpoint and roll-back."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import torch
@@ -30,7 +30,7 @@ class Callbacks:
         self.log.truncate_after(trainer.step)
 
     @contextmanager
-    def session(self) -> Iterator[None]:
+    def session(self) -> Generator[None]:
         """Record the hardware and show the progress bar while the block trains."""
         trainer, processes = self.trainer, self.trainer.processes
         present = hardware(self.config, trainer.device) | {"processes": processes.size}

@@ -12,7 +12,7 @@ acted on, since a process that takes another step than the others would wait for
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -95,12 +95,12 @@ class ManyProcesses(SingleProcess):
 
         The error must be an ADError, the value one that pickle can write.
         """
-        told = [None, None]
+        told: list = [None, None]
         if self.rank == 0:
             try:
-                told = [function(*args), None]
+                told[0] = function(*args)
             except ADError as error:
-                told = [None, error]
+                told[1] = error
         with self._others():
             distributed.broadcast_object_list(told, src=0, device=torch.device("cpu"))
         value, error = told
@@ -141,7 +141,7 @@ class ManyProcesses(SingleProcess):
         return int(value)
 
     @contextmanager
-    def _others(self) -> Iterator[None]:
+    def _others(self) -> Generator[None]:
         """Turn an error of the communication with the other processes into a MachineError."""
         try:
             yield
@@ -203,7 +203,7 @@ def check_processes(config: Experiment, world_size: str) -> None:
 
 
 @contextmanager
-def joined(config: Experiment) -> Iterator[ManyProcesses]:
+def joined(config: Experiment) -> Generator[ManyProcesses]:
     """Join the group of the processes that torchrun started, for a training of `config`.
 
     Raises ConfigError if torchrun has not said where the others are, and MachineError if they

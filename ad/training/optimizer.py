@@ -69,7 +69,7 @@ class FlatAdamW:
             params.grad = values * scale
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate
-        self.adamw.found_inf = nonfinite.float()
+        self.adamw.found_inf = nonfinite.float()  # ty: ignore[missing-attribute] read by the kernel
         self.adamw.step()
         return nonfinite
 

@@ -6,14 +6,13 @@ checkpoint trains to the same weights as an uninterrupted one on the same machin
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from ad.config.schema import dump
 from ad.data.dataset import to_device
@@ -54,7 +53,7 @@ class BaseTrainer(ABC):
 
     headline = "loss"  # the number of the log that the progress bar shows
     held_out: Windows | None = None  # the sampler of held-out actors, None without them
-    model: nn.Module
+    model: SequenceModel
 
     def __init__(self, run: Run, device: torch.device, processes: SingleProcess = ALONE):
         self.run, self.config, self.device = run, run.config, device
@@ -84,7 +83,7 @@ class BaseTrainer(ABC):
         """The learning rate of the last train step."""
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
+    def timed(self) -> Generator[None]:
         """Add the time that the block takes to `seconds`."""
         begin = time.perf_counter()
         try:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ad.data.dataset import to_device
+from ad.data.sampler import Windows
 from ad.rollout.tasks import policy_of, rollout_asked, rollout_tasks
 from ad.runtime.metrics_log import ASKED
 from ad.training.trainer import BaseTrainer
@@ -23,8 +24,8 @@ def validate(trainer: BaseTrainer) -> dict[str, float]:
     """
     trainer.model.eval()
     values, config = {}, trainer.config
-    if trainer.held_out is not None:
-        values |= _held_out_metrics(trainer)
+    if (held_out := trainer.held_out) is not None:
+        values |= _held_out_metrics(trainer, held_out)
     if not trainer.run.world.can_be_stepped:
         return values
     episodes = min(config.training.eval_episodes, config.evaluation.episodes)
@@ -45,7 +46,7 @@ def validate(trainer: BaseTrainer) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def _held_out_metrics(trainer: BaseTrainer) -> dict[str, float]:
+def _held_out_metrics(trainer: BaseTrainer, held_out: Windows) -> dict[str, float]:
     """Return the means of loss and metrics on windows of held-out actors, by their tags.
 
     The windows are the same at every validation.
@@ -54,7 +55,7 @@ def _held_out_metrics(trainer: BaseTrainer) -> dict[str, float]:
     rng = np.random.default_rng(derive_key(settings.train_seed, "train", "held_out_windows"))
     means: dict[str, list[float]] = {}
     for _ in range(math.ceil(HELD_OUT_WINDOWS / settings.batch_size)):
-        batch = to_device(trainer.held_out.sample(rng, settings.batch_size), trainer.device)
+        batch = to_device(held_out.sample(rng, settings.batch_size), trainer.device)
         loss, metrics = trainer.method.loss(trainer.model, batch)
         for name, value in {"loss": loss, **metrics}.items():
             means.setdefault(f"train/held_out_actor_{name}", []).append(float(value))

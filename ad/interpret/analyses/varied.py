@@ -4,7 +4,7 @@ Each environment may have a scale of the rewards that the model reads, a factor 
 and a prompt: a part of a source agent's learning history that its context begins with.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -109,7 +109,7 @@ class VariedPolicy(PolicyWrapper):
 
 
 @contextmanager
-def scaled_rewards(model: SequenceModel, scales: torch.Tensor) -> Iterator[None]:
+def scaled_rewards(model: SequenceModel, scales: torch.Tensor) -> Generator[None]:
     """Multiply the rewards that `model` reads in N windows by `scales` [N] in the block."""
     reward = model.tokenizer.reward
     if reward is None or bool((scales == 1).all()):

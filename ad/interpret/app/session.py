@@ -6,7 +6,7 @@ all entries but the last, a link holds the entries, and the picture is drawn of 
 `subject` is an `ad.interpret.analysis.Subject`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -95,7 +95,7 @@ class Session:
         return self._readers[changed]
 
     @contextmanager
-    def model_of(self, changed: bool = True) -> Iterator[None]:
+    def model_of(self, changed: bool = True) -> Generator[None]:
         """Let the model compute as the entries change it, or as it is, while the block runs."""
         with ExitStack() as stack:
             if changed:

@@ -18,6 +18,8 @@ from envs.spaces import Discrete
 class FactoredEncoder(TabularEncoder):
     """An embedding table for each of the `factors` of a part; their vectors are added."""
 
+    rows: torch.Tensor
+
     def __init__(self, part: Discrete, width: int):
         super().__init__()
         indices = np.unravel_index(np.arange(part.n), part.factors)

@@ -20,10 +20,9 @@ class MLPEncoder(Encoder):
 
     def __init__(self, part: Array, width: int):
         super().__init__()
-        known = part.low is not None and part.high is not None
-        is_bounded = known and 0 < part.high - part.low < LARGEST_RANGE
-        self.middle = (part.high + part.low) / 2 if is_bounded else 0.0
-        self.scale = 2 / (part.high - part.low) if is_bounded else 1.0
+        low, high, self.middle, self.scale = part.low, part.high, 0.0, 1.0
+        if low is not None and high is not None and 0 < high - low < LARGEST_RANGE:
+            self.middle, self.scale = (high + low) / 2, 2 / (high - low)
         self.num_dims = len(part.shape)
         self.layers = nn.Sequential(
             nn.Linear(math.prod(part.shape), HIDDEN * width),
@@ -39,4 +38,5 @@ class MLPEncoder(Encoder):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., C] of the arrays `values` [..., *shape]."""
         flat = values.flatten(-self.num_dims) if self.num_dims else values[..., None]
-        return self.layers((flat.to(self.layers[0].weight.dtype) - self.middle) * self.scale)
+        dtype = self.layers.get_parameter("0.weight").dtype
+        return self.layers((flat.to(dtype) - self.middle) * self.scale)

@@ -5,6 +5,9 @@ training each window is shifted by a random number of rows and columns: then no 
 and offsets that the room itself does not have are trained as well.
 """
 
+import operator
+from functools import reduce
+
 import numpy as np
 import torch
 from torch import nn
@@ -19,6 +22,7 @@ WAVELENGTHS = np.geomspace(4, 64, 8)  # in cells
 class OffsetEncoder(TabularEncoder):
     """A linear map of the sinusoids of each factor's offset; their outputs are added."""
 
+    cells: torch.Tensor
     random = True
     any_size = True
 
@@ -35,14 +39,14 @@ class OffsetEncoder(TabularEncoder):
     def table(self) -> torch.Tensor:
         """Return [n + 1, C]; in training of a room with `MAX_SHIFT` more cells on each side."""
         margin = MAX_SHIFT if self.training else 0
-        vectors = 0.0
+        terms = []
         for number, (size, linear) in enumerate(zip(self.factors, self.maps, strict=True)):
             shape = [1] * len(self.factors) + [-1]
             shape[number] = size + 2 * margin
             offset = torch.arange(-margin, size + margin, device=self.cells.device) - size // 2
-            term = linear(sinusoids(offset).to(linear.weight))
-            vectors = vectors + term.view(shape)  # broadcasts to [..., C]
-        return torch.cat([vectors.flatten(0, -2), self.none.weight])
+            term = linear(sinusoids(offset).to(self.none.weight))
+            terms.append(term.view(shape))  # broadcasts to [..., C]
+        return torch.cat([reduce(operator.add, terms).flatten(0, -2), self.none.weight])
 
     def augment(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Shift each window by random rows and columns in training."""

@@ -1,6 +1,8 @@
 """Causal multi-head attention, within a sequence or across the parallel streams of a window."""
 
+import operator
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -81,12 +83,13 @@ class Attention(nn.Module):
         if explicit:
             k, v = (_all_streams(value, streams) for value in (k, v))  # [B, H, S L, D]
             return product_attention(q, k, v, dropout, mask, *points, gates)
-        mixed = 0.0
-        for read in range(streams):
+
+        def weighed(read: int) -> torch.Tensor:  # [B / S, S, H, Lq, D]
             keys, values = (_one_stream(value, read, streams) for value in (k, v))
             out = fused_attention(q, keys, values, dropout).unflatten(0, (-1, streams))
-            mixed = mixed + gates[:, :, read, None, None] * out  # [B / S, S, H, Lq, D]
-        return mixed.flatten(0, 1)
+            return gates[:, :, read, None, None] * out
+
+        return reduce(operator.add, map(weighed, range(streams))).flatten(0, 1)
 
 
 def products_are_faster(q: torch.Tensor, k: torch.Tensor) -> bool:

@@ -26,11 +26,11 @@ class Norm(nn.LayerNorm):
         super().__init__(width)
         self.hook_scale, self.hook_normalized = HookPoint(), HookPoint()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalize the last dimension of `x` [B, L, C]."""
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Normalize the last dimension of `input` [B, L, C]."""
         if not self.hook_scale.is_hooked:
-            return self.hook_normalized(super().forward(x))
-        centered = x - x.mean(-1, keepdim=True)
+            return self.hook_normalized(super().forward(input))
+        centered = input - input.mean(-1, keepdim=True)
         variance = centered.square().mean(-1, keepdim=True)
         scale = self.hook_scale((variance + self.eps).sqrt())
         return self.hook_normalized(centered / scale * self.weight + self.bias)
@@ -101,6 +101,8 @@ class Blocks(Memory):
     With `activation_checkpointing` a training step saves the inputs of the blocks alone, and the
     backward pass computes a block's other activations again (Chen et al. 2016).
     """
+
+    like: torch.Tensor
 
     def __init__(self, blocks: Iterable[Block], config: ModelConfig, *tokens):
         super().__init__(config, *tokens)

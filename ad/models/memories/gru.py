@@ -44,7 +44,7 @@ class Recurrence(nn.GRU):
     def __init__(self, width: int):
         super().__init__(width, width, batch_first=True)
 
-    def forward(
+    def forward(  # ty: ignore[lost-keyword-for-regular-parameter] a cache in place of a state
         self, x: torch.Tensor, cache: RecurrentCache | None = None, layer: int = 0
     ) -> torch.Tensor:
         """Return the states after each of the tokens `x`, [B, L, C] -> [B, L, C]."""
@@ -70,7 +70,7 @@ class GRU(Blocks):
         layers = (Recurrence(config.width) for _ in range(config.layers))
         super().__init__((Block(each, "gru", config) for each in layers), config, *tokens)
         for block in self.blocks:
-            for gate in block.gru.weight_hh_l0.split(config.width):
+            for gate in block.get_parameter("gru.weight_hh_l0").split(config.width):
                 nn.init.orthogonal_(gate)
 
     def new_cache(self, num_envs: int, capacity: int) -> RecurrentCache:

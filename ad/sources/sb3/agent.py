@@ -4,11 +4,14 @@ import io
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import sb3_contrib
 import stable_baselines3
 import torch
+from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -33,7 +36,7 @@ COUNTS = ("num_timesteps", "_n_updates")  # of an agent between two rollouts
 class ExternalVecEnv(Spaces):
     """Environments whose steps are taken by the source: a step asks for its outcome."""
 
-    ask = None  # set by the agent
+    ask: Callable[[np.ndarray], Any]  # set by the agent
     first = None  # the observation before the first step
 
     def reset(self):
@@ -75,7 +78,8 @@ class Agent:
         key: int,
         rng_swap: RNGSwap,
     ):
-        self.settings, self.rng_swap, self.thread = settings, rng_swap, None
+        self.settings, self.rng_swap = settings, rng_swap
+        self.thread: SteppedThread | None = None
         self.env, self.callback = ExternalVecEnv(num_envs, parts, num_actions), Rollouts()
         outside = get_generators()
         try:
@@ -84,7 +88,8 @@ class Agent:
         finally:
             set_generators(outside)
         self.is_on_policy = isinstance(self.model, OnPolicyAlgorithm)
-        self.rollout_length = self.model.n_steps if self.is_on_policy else 1
+        on_policy = isinstance(self.model, OnPolicyAlgorithm)
+        self.rollout_length = self.model.n_steps if on_policy else 1
         self.statistics = STATISTICS.get(settings.algorithm, ("value_loss", "entropy_loss"))
         self.log: dict[str, float] = {}  # the last entries of the library's log
         self.actions = np.zeros(num_envs, np.int64)
@@ -97,10 +102,12 @@ class Agent:
         model, self.env.first = self.model, self.env.observation(observation)
         left, is_new = steps * self.env.num_envs - model.num_timesteps, model.num_timesteps == 0
         if not is_new:
+            assert model.env is not None  # it was made with one
             model._last_obs, model._last_episode_starts = model.env.reset(), starts
 
         def learn(ask) -> None:
             self.env.ask = ask
+            # ty: ignore[invalid-argument-type] None is for no log, which the annotation leaves out
             model.learn(left, self.callback, log_interval=None, reset_num_timesteps=is_new)
 
         self.thread = SteppedThread(learn, self.callback.generators, self.rng_swap)
@@ -120,14 +127,15 @@ class Agent:
         """
         ended = terminated | truncated
         infos: list[dict] = [{} for _ in ended]
-        last = self.env.observation(final) if ended.any() else None
+        last = self.env.observation(final) if ended.any() else {}
         for n in np.flatnonzero(ended):
-            is_divided = isinstance(last, dict)
-            own = {name: part[n] for name, part in last.items()} if is_divided else last[n]
+            whole = not isinstance(last, dict)
+            own = last[n] if whole else {name: part[n] for name, part in last.items()}
             infos[n] = {"terminal_observation": own, "TimeLimit.truncated": bool(truncated[n])}
         # A copy: Stable-Baselines3 adds the value of a final observation to the reward.
         outcome = self.env.observation(observation), reward.copy(), ended, infos
-        self.actions = self._turn(lambda: self.thread.advance(outcome))
+        assert self.thread is not None  # `start` comes first
+        self.actions = self._turn(partial(self.thread.advance, outcome))
 
     def _turn(self, turn: Callable[[], np.ndarray]) -> np.ndarray:
         """Return the actions that a turn ends with; None after the last one."""
@@ -184,7 +192,7 @@ class Agent:
             setattr(model, name, value)
         model.policy.load_state_dict(saved["policy"])
         model.policy.optimizer.load_state_dict(saved["optimizer"])
-        if saved["memory"]:
+        if saved["memory"] and isinstance(model, RecurrentPPO):
             model._last_lstm_states = RNNStates(*(tuple(states) for states in saved["memory"]))
         self.callback.generators["torch"] = saved["torch"]
         key, position = saved["numpy"]

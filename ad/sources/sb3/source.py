@@ -49,8 +49,7 @@ class StableBaselines3(Source):
         check_packages("source.algorithm")
         from ad.sources.sb3.agent import Spaces, check_agent
 
-        num_actions = int(world.single_action_space.n)
-        env = Spaces(config.source.num_envs, observation_parts(world), num_actions)
+        env = Spaces(config.source.num_envs, observation_parts(world), world.num_actions)
         check_agent(settings, env, "source.settings")
 
     def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
