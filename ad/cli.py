@@ -236,6 +236,15 @@ among components of the suite; --env.id and other settings change these.""",
         takes=as_it_is,
     ),
     Verb(
+        "doctor",
+        "ad.doctor:doctor",
+        """Say in sentences why a world does not learn, with the settings that change it.
+
+The experiment is played at random, collected and trained for about a minute in a temporary folder;
+histories and a model that its run has already are used in place of new ones.""",
+        takes=as_it_is,
+    ),
+    Verb(
         "init",
         "ad.scaffold:init",
         """Write the experiments of the suite into a new folder: configs/.

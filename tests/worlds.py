@@ -83,6 +83,24 @@ class Silent(World):
         return parts if self.parts else parts["place"]
 
 
+class Named(Silent):
+    """The ring of `Silent`, in which an observation says which task it is, and nothing else."""
+
+    def all_tasks(self):
+        return np.arange(4)[:, None]
+
+    def _observation(self):
+        return self.tasks[:, 0].copy()
+
+
+class Timed(Silent):
+    """The ring of `Silent`, in which every step has reward 1."""
+
+    def _advance(self, actions, envs):
+        rewards, terminated = super()._advance(actions, envs)
+        return np.ones_like(rewards), terminated
+
+
 class Paying(Silent):
     """The ring of `Silent`, in which the same move has reward 1 in every task."""
 
