@@ -354,7 +354,7 @@ evaluated first.""",
     ),
     Verb(
         "verify_entry",
-        "ad.entry:verify_entry",
+        "ad.sweeps.verbs:verify_entry",
         """Evaluate an entry again, from its weights alone, and say whether its claim stands.
 
 The entry is a file of `submit`. It is evaluated on the tasks of its claim and on fresh ones, in a
@@ -373,6 +373,8 @@ they must lie in the interval. Exit code 4 if the claim does not stand or the fi
                 flag,
                 "run_program",
             ),
+            Option("file", "sweep with entries; one whose claim stands is added to them", "", path),
+            Option("board", "name of a board of the sweep; empty: the first of the file"),
         ),
     ),
     Verb(

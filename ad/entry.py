@@ -95,8 +95,8 @@ def submit(run: Run, program: Path | None = None) -> Path:
     return path
 
 
-def verify_entry(bundle: Path, minutes: float = MINUTES, run_program: bool = False) -> None:
-    """Evaluate an entry again and print whether its claim stands.
+def verify_entry(bundle: Path, minutes: float = MINUTES, run_program: bool = False) -> Verdict:
+    """Evaluate an entry again, print whether its claim stands, and return the verdict.
 
     Raises CorruptError if it does not or if the file is not what was written, ConfigError for
     settings that need a class outside the suite and for a program unless `run_program`,
@@ -108,6 +108,7 @@ def verify_entry(bundle: Path, minutes: float = MINUTES, run_program: bool = Fal
     if verdict.problems:
         raise CorruptError(f"the claim of {bundle} does not stand: {'; '.join(verdict.problems)}")
     info(f"the claim of {bundle} stands")
+    return verdict
 
 
 def verify(

@@ -1,18 +1,28 @@
-"""Released models: a folder that a board fills from its kept runs, and the app on each of them."""
+"""Released models of a board: their folder, the app on each, and entries from outside."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from small_board import SmallBoard
 
+import ad.entry
 import ad.play
 from ad.cli import VERBS, exit_code
+from ad.entry import submit
+from ad.entry_scores import evaluate_files
 from ad.errors import ConfigError, CorruptError
 from ad.exchange.release import load_release
 from ad.interpret.app.requests import App
 from ad.runtime.files import read_checked_json
 from ad.runtime.run import Run
+from ad.sweeps.load import load_sweep
+from ad.sweeps.pages import sweep_page
+from ad.sweeps.records import read_records
+from ad.sweeps.results import entry_title, sweep_results
+from ad.sweeps.tables import short_table
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +110,36 @@ def test_a_damaged_release_is_not_played(models, tmp_path):
         (tmp_path / name).write_bytes((models / "room-clone" / name).read_bytes())
     with pytest.raises(CorruptError, match="is not what was written"):
         ad.play.play(tmp_path, 0)
+
+
+def test_a_verified_entry_is_a_row_below_those_of_its_board(board, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ad.entry, "call_isolated", lambda name, own, s: evaluate_files(**own))
+    run = Run(next(run for run in board.runs if run.row == "clone").in_root(board.root))
+    entry = submit(run)
+    plan = yaml.safe_load(board.plan.read_text()) | {"facts": ["knows"]}
+
+    def verify(**changes) -> int:
+        (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan | changes, sort_keys=False))
+        words = [str(entry), "--file", str(tmp_path / "plan.yaml")]
+        return exit_code(VERBS["verify_entry"], words)
+
+    assert verify() == 2 and "names no file of entries" in capsys.readouterr().err
+    assert verify(entries="outside.jsonl", seeds=[7], paired=True) == 2
+    assert "no run of the board plan has the world, the split and" in capsys.readouterr().err
+    assert not (tmp_path / "outside.jsonl").exists()
+    for _ in range(2):  # the second time in place of the first
+        assert verify(entries="outside.jsonl") == 0
+    [record] = read_records(tmp_path / "outside.jsonl").values()
+    own = read_checked_json(run.folder / "results.json")["splits"]["held_out"]
+    assert record.values[""]["scores"]["nauc"] == pytest.approx(own["nauc"], abs=1e-5)
+    assert (record.group, record.row, record.split_seed) == ("room", run.config.name, 0)
+
+    results = sweep_results(load_sweep(tmp_path / "plan.yaml"), read_records(board.records))
+    title, nauc = f"entry: {run.config.name}", own["nauc"]
+    page = sweep_page(results).markdown()
+    assert f"| {title} | not verified | – | {nauc:.3f} |" in page  # of all groups
+    assert f"| {title} | not verified | {nauc:.3f} | – | 1 |" in page  # of its group
+    assert "what they were trained on" in page and ("room", title) not in results.comparisons
+    assert short_table(results).rows[-1] == [title, "not verified", f"{100 * nauc:.1f} (1)"]
+    program = replace(record, made_with=record.made_with | {"program": True})
+    assert entry_title(program) == f"entry, unverified code: {run.config.name}"

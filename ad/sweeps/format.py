@@ -119,6 +119,9 @@ class SweepConfig:
     # marks, if it has any
     page: str = field("")
     summary: str = field("")  # another file with marks for the short table, e.g. README.md
+    # JSON Lines file of records, relative to the sweep's file: entries from outside that
+    # `verify_entry` has evaluated; they are the last rows of their groups
+    entries: str = field("")
     experiment: str = field("")  # YAML file of an experiment
     settings: dict = field({})  # dotted setting: value, in all runs
     splits: list[int] = field([])  # split seeds; empty: that of the experiment

@@ -5,12 +5,15 @@ and keeps values of analyses.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ad.config.schema import Experiment, config_hash
+from ad.errors import ConfigError
 from ad.evaluation.calibration import ACTIONS
 from ad.evaluation.metrics import json_number
 from ad.evaluation.results import read_results
@@ -160,3 +163,37 @@ def _curve(returns: np.ndarray, per_task: Sequence[dict]) -> dict[str, float]:
 def _calibration(results: dict, action: str) -> dict[str, float]:
     entries = results.get("calibration_by_action", {}).get(action, ())
     return {repr(entry["asked"]): entry["achieved"] for entry in entries}
+
+
+def entry_record(sweep: Sweep, config: Experiment, again: dict, key: str) -> Record:
+    """Return the record of an entry from outside, of what its evaluation here gave (`ad.entry`).
+
+    `key` is the SHA-256 of its file. Raises ConfigError unless a run of a group of `sweep` has the
+    world, the split and the length of the rollouts of `config`.
+    """
+
+    def protocol(own: Experiment) -> tuple:
+        played = own.evaluation.episodes, own.evaluation.env_steps, own.evaluation.eval_seeds
+        return config_hash(own.env), config_hash(own.split), *played
+
+    planned = next(
+        (run for run in sweep.planned_runs() if protocol(run.config) == protocol(config)), None
+    )
+    if planned is None:
+        raise ConfigError(
+            f"no run of the board {sweep.name} has the world, the split and the evaluation of "
+            f"{config.name}: configure it by the file of a world in the board"
+        )
+    held_out = again["splits"]["held_out"]
+    shares = {own["task"]: own["share_of_optimum_last10"] for own in held_out["per_task"]}
+    values = {
+        "scores": {name: held_out[name] for name in KEPT if held_out.get(name) is not None},
+        "intervals": {name: ends for name, ends in held_out["ci95"].items() if ends},
+        "per_task": {name: share for name, share in shares.items() if share is not None},
+        **{"curve": {}, "calibration": {}, "references": {}},
+    }
+    on = again["evaluated_on"]
+    made = {name: on[name] for name in HARDWARE} | {"version": version("algorithm-distillation")}
+    made |= {"program": again["program"]}
+    record = new_record(planned, values={"": values}, made_with=made)
+    return replace(record, key=key[:16], row=config.name)

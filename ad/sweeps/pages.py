@@ -29,6 +29,11 @@ FOOTNOTE = (
     "learner is UCB1 on bandits and Q-learning elsewhere, with default settings; in runs of "
     "versions before 0.3.0, with those of the world's learner where that is the same algorithm."
 )
+ENTRIES = (
+    "Rows that begin with “entry” are from outside. Their scores are those of an evaluation here, "
+    "not claims; what they were trained on, and what their makers knew, is not verified. They are "
+    "in no comparison."
+)
 PAIRED_FOOTNOTE = (
     "An NAUC below that of {}: the 95 % interval of the differences of pairs of runs is below 0."
 )
@@ -161,6 +166,8 @@ def _summary(results: SweepResults) -> Iterator[Block]:
             yield tables.overview_table(results)
         return
     yield tables.summary_table(results)
+    if results.entries:
+        yield Text(ENTRIES)
     paired = tables.paired_table(results) if sweep.config.paired and not sweep.tried else None
     if paired and paired.rows:
         yield Text("The comparisons that the plan names, and the groups of each outcome:")

@@ -98,6 +98,11 @@ class Sweep:
         return self.path.with_suffix(".jsonl")
 
     @property
+    def entries(self) -> Path | None:
+        """The file of the records of entries from outside, None for none."""
+        return self.path.parent / self.config.entries if self.config.entries else None
+
+    @property
     def page(self) -> Path | None:
         """The Markdown page of the board, None for none."""
         if not self.config.page:

@@ -5,7 +5,7 @@ Runs on one split are independent; of runs on several splits, the means of the s
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 from ad.evaluation.scores import (
@@ -20,7 +20,7 @@ from ad.evaluation.scores import (
     split_means,
 )
 from ad.sweeps.plan import Cell, Sweep, reads_histories
-from ad.sweeps.records import Record, Records
+from ad.sweeps.records import Record, Records, read_records
 
 Place = tuple[str, str]  # the titles of a group and a row
 SHARE = "share_of_optimum_last10"
@@ -45,12 +45,14 @@ WITH_LEARNER = ("learner", "none")
 class SweepResults:
     """The records of each cell of a sweep that has any, in the order of its runs.
 
-    Failures are left out; `failed` are the cells that have some.
+    Failures are left out; `failed` are the cells that have some. `entries` are records from
+    outside, by group and title; they are in no comparison.
     """
 
     sweep: Sweep
     made: dict[Place, list[Record]]
     failed: frozenset[Place] = frozenset()
+    entries: dict[Place, list[Record]] = field(default_factory=dict)
 
     def values(self, place: Place, score: str, world: str = "") -> list[float | None]:
         """Return a score of each run of a cell that was evaluated in `world`."""
@@ -82,6 +84,11 @@ class SweepResults:
         text = own.text(form) if interval else number(own.mean, form)
         known, runs = len(self.known(place, score, world)), len(self.values(place, score, world))
         return text + (f" ({known} of {runs})" if 0 < known < runs else "")
+
+    @property
+    def outside(self) -> "SweepResults":
+        """The results of the entries alone."""
+        return SweepResults(self.sweep, self.entries)
 
     @property
     def records(self) -> Records:
@@ -166,7 +173,16 @@ def sweep_results(sweep: Sweep, records: Records) -> SweepResults:
         for cell in sweep.cells
         if any(run.key in records and records[run.key].failure for run in cell.runs)
     )
-    return SweepResults(sweep, {place: own for place, own in made.items() if own}, failed)
+    entries: dict[Place, list[Record]] = {}
+    for record in (read_records(sweep.entries) if sweep.entries else {}).values():
+        if record.group in sweep.groups:
+            entries.setdefault((record.group, entry_title(record)), []).append(record)
+    return SweepResults(sweep, {p: own for p, own in made.items() if own}, failed, entries)
+
+
+def entry_title(record: Record) -> str:
+    """Return the title of the row of an entry from outside."""
+    return f"entry{', unverified code' if record.made_with['program'] else ''}: {record.row}"
 
 
 def tuning_scores(results: SweepResults) -> dict[str, dict[str, float]]:

@@ -43,6 +43,7 @@ SHOWN_REFERENCES = ("random_then_optimal", "explorer")
 REFERENCES_HEADING = "NAUC of random walk, best known policy"
 BELOW_LEARNER = " †"  # behind an NAUC that is below that of the tabular learner
 KNOWS = {"nothing": "nothing", "family": "the family of tasks", "optimum": "optimal actions"}
+NOT_VERIFIED = "not verified"  # what the maker of an entry knew
 FIFTHS = tuple(f"success_fifth_{k}" for k in range(1, 6))
 VERDICTS = (BETTER, WORSE, NOT_SIGNIFICANT)
 AGGREGATES = {  # heading, with {} for the baseline if that is an argument -> statistic, bounds
@@ -91,6 +92,12 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
                     "runs": _runs(results, cell),
                 }
             )
+    for place, records in results.entries.items():
+        if place[0] == group:
+            cells = [results.outside.text(place, name) for name in scores]
+            cells += [results.outside.text(place, name, interval=False) for name in means]
+            own_row = {"title": place[1], "knows": NOT_VERIFIED, "scores": cells}
+            rows.append(own_row | {"runs": str(len(records))})
     for title, own_scores in reference_scores.items():
         texts = [number(own_scores.get(name), SCORES[name].format) for name in [*scores, *means]]
         rows.append({"title": f"*{title}*", "scores": texts})
@@ -171,6 +178,9 @@ def summary_table(results: SweepResults) -> Table:
         cell = next((c for c in sweep.cells if c.row == row and c.runs), None)
         kind = [UNKNOWN] * 2 if cell is None else [knows(cell), histories_of(cell)]
         rows.append([row, *kind, *texts])
+    for row in dict.fromkeys(row for _, row in results.entries):
+        texts = [results.outside.text((group, row), score) for group in sweep.groups]
+        rows.append([row, NOT_VERIFIED, UNKNOWN, *texts])
     found = [references(results, group) for group in sweep.groups]
     for title in dict.fromkeys(title for own in found for title in own):
         values = [own.get(title, {}).get(score) for own in found]
@@ -202,6 +212,10 @@ def short_table(results: SweepResults) -> Table:
         if any((cell.group, row) in results.made for cell in cells):
             kinds = dict.fromkeys(knows(cell) for cell in cells if cell.runs)
             rows.append([row, ", ".join(kinds), *map(text, cells)])
+    for row in dict.fromkeys(row for _, row in results.entries):
+        own = (results.outside.known((group, row), sweep.config.score) for group in sweep.groups)
+        texts = [f"{100 * np.mean(values):.1f} ({len(values)})" if values else "" for values in own]
+        rows.append([row, NOT_VERIFIED, *(text or UNKNOWN for text in texts)])
     return Table([sweep.config.heading, "knows", *sweep.groups], rows)
 
 

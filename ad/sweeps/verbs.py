@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ad.errors import ConfigError, NumericError
+from ad.runtime.console import info
 from ad.sweeps.launchers.options import Jobs
 
 if TYPE_CHECKING:
@@ -119,3 +120,27 @@ def table(runs: list[str], root: Path) -> None:
     from ad.sweeps.results_table import print_table
 
     print_table(root, runs)
+
+
+def verify_entry(
+    bundle: Path, minutes: float, run_program: bool, file: Path | None, board: str
+) -> None:
+    """Say whether the claim of an entry stands; if so, add its record to the entries of a sweep.
+
+    The sweep is that of `file`, if it is given. Raises the errors of `ad.entry.verify_entry`, and
+    ConfigError for a sweep without entries or an entry that plays no cell of it.
+    """
+    from ad import entry
+    from ad.runtime.files import sha256
+    from ad.sweeps.load import load_sweep
+    from ad.sweeps.measures import entry_record
+    from ad.sweeps.records import add_records
+
+    plan = load_sweep(file, board) if file else None
+    if plan and not plan.entries:
+        raise ConfigError(f"{file} names no file of entries")
+    verdict = entry.verify_entry(bundle, minutes, run_program)
+    if plan:
+        record = entry_record(plan, verdict.config, verdict.again, sha256(bundle))
+        add_records(plan.entries, [record])
+        info(f"{record.row} is in {plan.entries}: --table true writes the page of the board")
