@@ -1,14 +1,19 @@
 """The documentation: links that lead somewhere, a world for each section, and a site from disk."""
 
-from pathlib import PurePosixPath
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
 
 import pytest
 from browser import MISSING, browser
-from processes import ROOT
+from processes import ONE_THREAD, ROOT
 
 import envs
 from ad.errors import ConfigError
 from ad.registry import METHODS
+from ad.scaffold import KINDS
 from scripts.docs import methods, pages, worlds
 from scripts.docs.docstrings import as_markdown
 
@@ -67,6 +72,39 @@ def test_train_time_is_compared_in_the_worlds_that_both_have():
     assert "0.5 to 0.5 times that of algorithm distillation in 1 world " in (
         methods.train_time("DPT", seconds)
     )
+
+
+def commands(kind: str) -> list[str]:
+    """Return the commands of the page that adds a kind of component."""
+    text = (ROOT / f"scripts/docs/pages/add/{kind}.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return "".join(blocks).replace("\\\n", "").splitlines()
+
+
+def run_commands(lines: list[str], folder: Path) -> None:
+    """Run commands in `folder`, beside the experiments; pytest leaves out checks of contracts."""
+    (folder / "configs").symlink_to(ROOT / "configs")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | ONE_THREAD | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    env["PYTEST_ADDOPTS"] = '-p no:cacheprovider -k "not contract"'
+    command = ["bash", "-euc", "\n".join(lines)]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_commands_of_a_page_that_adds_a_component_work(kind, tmp_path):
+    run_commands([line for line in commands(kind) if not line.startswith("ad check")], tmp_path)
+    written = {path.name for path in tmp_path.glob("*/*") if path.parent.name != "configs"}
+    assert {f"my_{kind}.py", f"test_my_{kind}.py"} < written  # and what the last command writes
+
+
+@pytest.mark.slow  # a check takes twenty seconds
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "analysis"])
+def test_the_component_of_such_a_page_keeps_its_contract(kind, tmp_path):
+    write, check, *_ = commands(kind)
+    assert check.startswith("ad check ")
+    run_commands([write, check], tmp_path)
 
 
 @pytest.mark.docs

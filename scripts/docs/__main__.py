@@ -11,13 +11,14 @@ from pathlib import Path
 from ad.cli import run_and_exit
 from ad.errors import ConfigError, MachineError
 from ad.runtime.console import info
-from scripts.docs import api, methods, pages, worlds
+from scripts.docs import api, components, methods, pages, worlds
 
 HERE = Path(__file__).parent
-GENERATED = {
-    "worlds": worlds.gallery,
+GENERATED = {  # by the name that a page has in its place
+    "component": components.written,
     "methods": methods.sections,
-}  # by the name that a page has in its place
+    "worlds": worlds.gallery,
+}
 
 
 def build(site: Path) -> None:
