@@ -60,9 +60,10 @@ def test_an_interrupted_export_leaves_nothing(run, root, name, monkeypatch):
 def test_a_missing_extra_is_a_sentence(run, name, monkeypatch, capsys):
     package = "minari" if name == "minari" else "h5py"
     found = importlib.util.find_spec
-    monkeypatch.setattr(formats, "find_spec", lambda n: None if n == package else found(n))
+    monkeypatch.setattr("envs.extras.find_spec", lambda n: None if n == package else found(n))
     assert exit_code(VERBS["export_histories"], words(run, name, PLACES[name])) == 2
-    assert f'pip install -e ".[{name}]"' in capsys.readouterr().err
+    sentence = f'not installed ({package}): pip install "algorithm-distillation[{name}]"'
+    assert sentence in capsys.readouterr().err
 
 
 class Words(gymnasium.Space):

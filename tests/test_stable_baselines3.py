@@ -10,7 +10,6 @@ from conftest import SMOKE
 from recorded import played
 from stable_baselines3 import PPO
 
-import ad.sources.sb3.settings
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.collection.job import CollectionJob, new_source
@@ -182,11 +181,14 @@ def test_what_cannot_learn_is_refused_in_a_sentence_before_anything_runs(tmp_pat
 
 
 def test_without_the_extra_a_sentence_says_what_to_install(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(ad.sources.sb3.settings, "find_spec", lambda name: None)
+    monkeypatch.setattr("envs.extras.find_spec", lambda name: None)
     words = ["--config_path", str(SMOKE), "--root", str(tmp_path), *SB3]
     assert exit_code(VERBS["collect"], words) == 2
     (sentence,) = capsys.readouterr().err.strip().splitlines()
-    assert sentence.endswith('that are not installed: pip install -e ".[sb3]"')
+    assert sentence.endswith(
+        "needs a package that is not installed (stable_baselines3, sb3_contrib): "
+        'pip install "algorithm-distillation[sb3]"'
+    )
 
 
 def test_an_agent_whose_policy_is_not_finite_ends_the_collection_in_a_sentence(smoke, tmp_path):

@@ -6,7 +6,6 @@ the first of them, or None. It is skipped while one of its settings already has 
 
 import operator
 from collections.abc import Callable, Collection, Iterator
-from importlib.util import find_spec
 
 from ad.config.fields import overlaps
 from ad.config.schema import Experiment
@@ -40,9 +39,3 @@ class Constraints:
             if text := check(*(operator.attrgetter(path)(config) for path in paths)):
                 bad.add(paths[0])
                 yield Problem(paths[0], text)
-
-
-def package_problem(package: str) -> str | None:
-    """Return what to install if `package` is missing, else None. The extra has the same name."""
-    if find_spec(package) is None:
-        return f'needs a package that is not installed: pip install -e ".[{package}]"'

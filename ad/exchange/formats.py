@@ -8,7 +8,6 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from ad.data.store import History
 from ad.errors import ConfigError, CorruptError
 from ad.registry import EXPORTS
+from envs.extras import missing
 from envs.oracle import TaskOracle
 from envs.spaces import Part
 
@@ -116,13 +116,11 @@ class Reader:
 class Format:
     """A format of recorded histories. `place` is where a data set is: a path, or a name.
 
-    `packages` are the packages that it imports; the extra `extra` installs them. `lost` says what
-    a data set of this format does not hold of the histories of this suite, as the rest of a
-    sentence.
+    The packages of the extra `extra` (`envs.extras`) are those that it imports. `lost` says what a
+    data set of this format does not hold of the histories of this suite, as the rest of a sentence.
     """
 
     extra: ClassVar[str]
-    packages: ClassVar[tuple[str, ...]]
     lost: ClassVar[str]
 
     @abstractmethod
@@ -165,11 +163,8 @@ def new_format(name: str) -> Format:
         chosen = EXPORTS.load(name)()
     except ValueError as error:
         raise ConfigError(f"--format: {error}") from error
-    if missing := [package for package in chosen.packages if find_spec(package) is None]:
-        raise ConfigError(
-            f"the format {name} needs packages that are not installed ({', '.join(missing)}): "
-            f'pip install -e ".[{chosen.extra}]"'
-        )
+    if text := missing(chosen.extra):
+        raise ConfigError(f"the format {name} {text}")
     return chosen
 
 

@@ -11,7 +11,7 @@ from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import allowed_logits, as_tensor, greedy
 from ad.rollout.tasks import policy_of, selection_of
-from ad.sources.sb3.settings import INSTALL, has_packages
+from envs.extras import missing
 from envs.rng import derive_key, uniform
 
 
@@ -92,8 +92,8 @@ class ReleasedPolicy:
         `env` is a gymnasium.Env or a VecEnv; pass the result's own `env` to `evaluate_policy`.
         Raises ConfigError without the extra sb3.
         """
-        if not has_packages():
-            raise ConfigError(f"a model of Stable-Baselines3 {INSTALL}")
+        if text := missing("sb3"):
+            raise ConfigError(f"a model of Stable-Baselines3 {text}")
         from ad.exchange.sb3 import SB3Model
 
         return SB3Model(self, env)

@@ -32,6 +32,7 @@ from ad.runtime.console import info
 from ad.runtime.files import atomic_write, remove, sha256, write_json, write_text
 from ad.runtime.run import Run
 from ad.training import checkpoints
+from envs.extras import missing
 
 FILES = ("model.safetensors", "config.yaml", "README.md")
 EVAL_RESULTS, CLAIM = ".eval_results/algorithm_distillation.yaml", "claim.json"
@@ -213,10 +214,8 @@ def verify_sums(folder: Path, *expected: tuple[str, ...], what: str = "") -> Non
 
 def _safetensors():
     """Return the package safetensors, with `safetensors.torch`. Raises MachineError without it."""
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise MachineError(
-            "the package safetensors is not installed: pip install -e '.[release]'"
-        ) from error
+    if text := missing("release"):
+        raise MachineError(f"a release {text}")
+    import safetensors.torch
+
     return safetensors

@@ -1,17 +1,18 @@
 """Making one environment of a `MiniGrid-` or `BabyAI-` id, and what to install for it."""
 
-import importlib.util
+import importlib
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Discrete
 
+from envs.extras import missing
 from envs.minigrid.missions import Missions
 from envs.minigrid.observation import Observation, Settings
 from envs.registry import did_you_mean
 
 PREFIXES = ("MiniGrid-", "BabyAI-")
-INSTALL = 'pip install -e ".[minigrid]"'
+
 OWN_IDS = {  # registered here, beside the package's
     "MiniGrid-MemoryS7FixedStart-v0": ("envs.minigrid.memory:FixedStartMemory", {"size": 7}),
     "MiniGrid-Mixture-v0": ("envs.minigrid.mixture:Mixture", {}),
@@ -36,8 +37,8 @@ def register(env_id: str) -> None:
     BabyAI prints a line for each layout that it rejects; these lines are dropped. Raises
     ValueError, which names `env_id`, if the package is not installed.
     """
-    if importlib.util.find_spec("minigrid") is None:
-        raise ValueError(f"{env_id} needs the package minigrid: {INSTALL}")
+    if text := missing("minigrid"):
+        raise ValueError(f"{env_id} {text}")
     importlib.import_module("minigrid")
     levels = importlib.import_module("minigrid.envs.babyai.core.roomgrid_level")
     vars(levels)["print"] = lambda *values: None

@@ -8,7 +8,6 @@ Liang 2019, arXiv 1909.03368). The stage BASELINE has no activations, but the ob
 episode and the time: what these tell of a label, the model need not represent.
 """
 
-import importlib.util
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from ad.interpret.labeled import Axes, LabeledArray
 from ad.interpret.situations import in_situation, situation_names
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
+from envs.extras import missing
 from envs.oracle import knows_its_state
 from envs.rng import derive_key
 from envs.tasks import task_name
@@ -67,8 +67,8 @@ class Probes(Analysis):
     @classmethod
     def check(cls, subject):
         """Raise ConfigError with the reason if the subject cannot be analyzed."""
-        if importlib.util.find_spec("sklearn") is None:
-            raise ConfigError('scikit-learn is missing: pip install -e ".[interpret]"')
+        if text := missing("interpret"):
+            raise ConfigError(f"the analysis {text}")
         super().check(subject)
 
     def run(self, subject):

@@ -1,10 +1,10 @@
 """The settings of an agent of Stable-Baselines3, which import nothing of it."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 from ad.config.fields import field
 from ad.errors import SettingError
+from envs.extras import missing
 
 ALGORITHM = "source.settings.algorithm"
 ALGORITHMS = {  # name -> package; those that learn with discrete actions
@@ -18,7 +18,6 @@ ALGORITHMS = {  # name -> package; those that learn with discrete actions
 CONTINUOUS = ("SAC", "TD3", "DDPG", "TQC", "CrossQ")
 SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf"}  # arguments that may be "lin_<number>"
 LINEAR = "lin_"  # a value that falls linearly to 0 over a history, as RL Zoo writes it
-INSTALL = 'needs packages that are not installed: pip install -e ".[sb3]"'
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,7 @@ def check_algorithm(name: str) -> None:
         raise SettingError(ALGORITHM, f"must be one of {', '.join(ALGORITHMS)}, not {name}")
 
 
-def has_packages() -> bool:
-    """Return whether the packages of the extra sb3 are installed."""
-    return None not in map(find_spec, set(ALGORITHMS.values()))
-
-
 def check_packages(setting: str) -> None:
     """Raise SettingError about `setting` if a package of the extra sb3 is missing."""
-    if not has_packages():
-        raise SettingError(setting, INSTALL)
+    if text := missing("sb3"):
+        raise SettingError(setting, text)

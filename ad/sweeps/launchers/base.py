@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ad.config.checks import package_problem
 from ad.config.fields import field
 from ad.errors import ConfigError
+from envs.extras import missing
 
 LOST = -1  # the exit code of a job that ended without one
 
@@ -36,7 +36,7 @@ class Launcher(ABC):
     package: ClassVar[str] = ""
 
     def __init__(self, settings: JobSettings, name: str, folder: Path):
-        if self.package and (text := package_problem(self.package)):
+        if self.package and (text := missing(self.package)):
             raise ConfigError(f"--launcher {self.package} {text}")
         self.settings, self.name, self.folder = settings, name, folder
 
