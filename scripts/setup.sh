@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Creates .venv with the packages in the versions of scripts/constraints.txt, unless it is up to date.
-# PYTHON names another interpreter than python3 (3.11 or newer).
+# Creates .venv with the packages of scripts/requirements.txt, unless it is up to date: every file must have a hash that
+# is listed there. PYTHON names another interpreter than python3 (3.11 to 3.13).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-stamp=$(sha256sum pyproject.toml scripts/constraints.txt | sha256sum)
+stamp=$(sha256sum pyproject.toml scripts/constraints.txt scripts/requirements.txt | sha256sum)
 [ "$(cat .venv/stamp 2>/dev/null)" = "$stamp" ] && exit 0
 
 python=${PYTHON:-python3}
@@ -14,7 +14,9 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
 fi
 echo "Installing into .venv (once, two to three minutes) ..."
 "$python" -m venv --clear .venv
-.venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[dev,interpret,minari,minigrid,sb3,submitit,xland]"
+.venv/bin/python -m pip install --quiet --no-deps --require-hashes -r scripts/requirements.txt
+.venv/bin/python -m pip install --quiet -c scripts/constraints.txt torch  # the build for this machine
+.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 # Compile the numba loops of the A2C agents once; __pycache__ keeps them.
 empty=$(mktemp -d)
 trap 'rm -rf "$empty"' EXIT

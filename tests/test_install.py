@@ -1,6 +1,7 @@
 """An installation outside the checkout: the console command works, and `scripts` is not there."""
 
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -11,7 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from processes import ONE_THREAD, ROOT
+
+from envs.extras import EXTRAS
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,25 @@ import sys, gymnasium
 env, vec_env = gymnasium.make("envs:DarkRoom-v0"), gymnasium.make_vec("envs:KeyToDoor-v0", 3)
 print(env.reset(seed=0)[1], vec_env.reset(seed=0)[0].shape, "ad" in sys.modules)
 """
+
+
+def test_the_lock_agrees_with_pyproject_and_the_constraints():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    optional, scripts = project["project"]["optional-dependencies"], ROOT / "scripts"
+    locked, versions = (
+        dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (scripts / name).read_text(), re.M))
+        for name in ("requirements.txt", "constraints.txt")
+    )
+    locked = {canonicalize_name(name): version for name, version in locked.items()}
+    versions = {canonicalize_name(name): version for name, version in versions.items()}
+    assert not {name for name in locked.keys() & versions if locked[name] != versions[name]}
+    extras = re.findall(r"--extra (\w+)", (scripts / "lock.sh").read_text())
+    texts = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    wanted = map(Requirement, sum((optional[extra] for extra in extras), texts))
+    installed = locked | {"torch": versions["torch"]}  # which lock.sh leaves out
+    wrong = {str(r) for r in wanted if installed.get(canonicalize_name(r.name)) not in r.specifier}
+    assert not wrong, "bash scripts/lock.sh"
+    assert EXTRAS.keys() <= optional.keys()
 
 
 def test_gymnasium_finds_the_worlds_by_the_name_of_their_module():
