@@ -87,7 +87,7 @@ def _write(folder: Path, place: str, export: Export) -> None:
     storage = MinariStorage.new(
         folder,
         export.world.single_observation_space,
-        gymnasium.spaces.Discrete(export.world.single_action_space.n),
+        gymnasium.spaces.Discrete(export.world.num_actions),
         _env_spec(export.description.env),
         jpeg_encoding=False,  # which would change the pictures
     )
@@ -148,13 +148,15 @@ def _buffers(export: Export, places: list[Place]) -> Iterator:
             places.append(Place(number, task_name(task), actor, np.array(episodes)[:, 0]))
             for start, stop in episodes:
                 steps = slice(start, stop)
-                yield EpisodeBuffer(
-                    observations=nested(space, _observations(own, names, steps)),
-                    actions=own["action"][steps].astype(np.int64),
-                    rewards=own["reward"][steps],
-                    terminations=own["terminated"][steps],
-                    truncations=own["truncated"][steps],
-                )
+                # Minari's writer takes arrays, which the annotations of its buffer leave out.
+                columns: dict = {
+                    "observations": nested(space, _observations(own, names, steps)),
+                    "actions": own["action"][steps].astype(np.int64),
+                    "rewards": own["reward"][steps],
+                    "terminations": own["terminated"][steps],
+                    "truncations": own["truncated"][steps],
+                }
+                yield EpisodeBuffer(**columns)
                 export.bar.update(stop - start)
 
 

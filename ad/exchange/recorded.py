@@ -181,7 +181,7 @@ def _leaf(part: dict) -> spaces.Space:
     if "n" in part:
         return spaces.Discrete(part["n"])
     dtype = np.dtype(part["dtype"])
-    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+    limits = np.iinfo(dtype.name) if dtype.kind in "iu" else None
     if dtype.kind == "b":
         return spaces.MultiBinary(part["shape"])
     low = part.get("low", limits.min if limits else -np.inf)

@@ -111,7 +111,10 @@ def _members(path: Path, known: set[str]) -> dict[str, bytes]:
                     raise ValueError(f"its member {name} is there twice")
                 if member.size > most[name]:
                     raise ValueError(f"its member {name} has more than {most[name]:,} bytes")
-                members[name] = file.extractfile(member).read()
+                opened = file.extractfile(member)
+                if opened is None:
+                    raise ValueError(f"its member {name} is no file")
+                members[name] = opened.read()
         if missing := [name for name in ("config.yaml", CLAIM, SUMS) if name not in members]:
             raise ValueError(f"it lacks {missing[0]}")
         if _packed(members) != content:
@@ -134,7 +137,9 @@ def _packed(members: dict[str, bytes]) -> bytes:
 
 def _claim(run: Run, results: dict) -> dict:
     """Return the scores of a run and what a verifier needs to compare its own with them."""
-    content = checkpoints.load(checkpoints.newest(run.folder / "checkpoints"))
+    newest = checkpoints.newest(run.folder / "checkpoints")
+    assert newest is not None  # the run has been evaluated
+    content = checkpoints.load(newest)
     return claim_of(run, results) | {"fingerprint": content["fingerprint"]}
 
 

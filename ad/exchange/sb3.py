@@ -21,7 +21,7 @@ class SB3Model:
 
     def predict(
         self, observation, state=None, episode_start=None, deterministic: bool = False
-    ) -> tuple[np.ndarray, None]:
+    ) -> tuple[np.ndarray | int, None]:
         """Return the actions at `observation`, int64 [N], and no state: the policy has it."""
         return self.policy.act(observation, deterministic), None
 

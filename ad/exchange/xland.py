@@ -192,16 +192,16 @@ def create_arrays(group, arrays: dict[str, tuple[tuple[int, ...], np.dtype]]) ->
 def _write_group(group, task: np.ndarray, history: History, export: Export) -> None:
     """Write the arrays of one history, an actor's chunk at a time."""
     arrays = history.arrays
-    expert = None
-    if knows_optimal_actions(export.world):
-        expert = export.world.optimal_policy(task[None])[0].argmax(-1)
+    expert, policy = None, export.world.optimal_policy(task[None])
+    if policy is not None and knows_optimal_actions(export.world):
+        expert = policy[0].argmax(-1)
     source = {"states": "observation", "actions": "action", "rewards": "reward"}
     dtypes = {"states": np.uint8, "actions": np.uint8, "rewards": np.float16, "dones": np.bool_}
     if expert is not None:
         dtypes["expert_actions"] = np.uint8
     shape = arrays["observation"].shape
     shapes = {name: shape if name == "states" else shape[:2] for name in dtypes}
-    create_arrays(group, {name: (shapes[name], dtype) for name, dtype in dtypes.items()})
+    create_arrays(group, {name: (shapes[name], np.dtype(own)) for name, own in dtypes.items()})
     for actor in range(shape[0]):
         kept = {name: arrays[field][actor] for name, field in source.items() if field}
         kept["dones"] = arrays["terminated"][actor] | arrays["truncated"][actor]

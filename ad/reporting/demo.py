@@ -114,14 +114,17 @@ def _tensors(run: Run, model: SequenceModel) -> dict[str, torch.Tensor]:
     Cells have a row for "no cell", actions one for "no action", and rewards those of 0, 1 and none.
     """
     tokenizer = model.tokenizer
-    cells, position = tokenizer.encoders[0].table(), tokenizer.position.vectors
+    encoder, reward = tokenizer.encoders[0], tokenizer.reward
+    assert isinstance(tokenizer, FusedTokens) and isinstance(encoder, TabularEncoder)
+    assert reward is not None  # `check` has refused any other model
+    cells, position = encoder.table(), tokenizer.position.vectors
     next_proj = tokenizer.next_obs_proj
     tables = {
         "now": cells,
         "previous": tokenizer.prev_obs_proj(cells),
         "next": torch.zeros_like(cells) if next_proj is None else next_proj(cells),
         "action": tokenizer.action.weight,
-        "reward": tokenizer.reward(torch.tensor([0.0, 1.0, torch.nan])),
+        "reward": reward(torch.tensor([0.0, 1.0, torch.nan])),
         "position": getattr(position, "weight", position),
     }
     if run.config.model.position == "window":

@@ -16,6 +16,7 @@ from typing import Any
 
 import jinja2
 import markupsafe
+import numpy as np
 
 from ad.evaluation.scores import UNKNOWN
 
@@ -71,7 +72,7 @@ class Chart:
 
     kind: str
     columns: Sequence[str | float]
-    values: Sequence[Sequence[float | None]]
+    values: Sequence[Sequence[float | None] | np.ndarray]
     rows: Sequence[str] = ("",)
     low: Sequence[Sequence[float | None]] | None = None
     high: Sequence[Sequence[float | None]] | None = None
@@ -80,7 +81,7 @@ class Chart:
     value_name: str = ""
     digits: int | None = None
     domain: tuple[float, float] | None = None
-    styles: Sequence[Mapping[str, float]] | None = None
+    styles: Sequence[Mapping[str, Any]] | None = None
     framed: Sequence[str] = ()
     framed_name: str = ""
 
@@ -255,4 +256,4 @@ def _jsonable(value: Any) -> Any:
 
 
 def _whole(number: float) -> int | float:
-    return int(number) if number.is_integer() else number
+    return int(number) if number == int(number) else number

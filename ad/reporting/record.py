@@ -68,7 +68,8 @@ class EpisodeSequence:
                 e: {name: values[episodes[e]] for name, values in self.transitions.items()}
                 for e in chosen
             }
-            return {e: world.frames(self.task, own) for e, own in fields.items()}
+            drawn = {e: world.frames(self.task, own) for e, own in fields.items()}
+            return {e: frames for e, frames in drawn.items() if frames is not None}
         actions = [self.transitions["action"][steps] for steps in episodes]
         played = list(zip(actions, self.returns.tolist(), strict=True))
         (seed,), _ = derive_seeds([env_seed(0, self.task)])  # of the first evaluation seed

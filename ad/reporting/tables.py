@@ -111,7 +111,7 @@ def _references(results: dict) -> Iterator[tuple[str, dict]]:
 def _group_rows(runs: dict[str, dict | str]) -> list[list[str]]:
     shown = columns("run")
     missing = {name: reason for name, reason in runs.items() if isinstance(reason, str)}
-    group = {name: result for name, result in runs.items() if name not in missing}
+    group = {name: result for name, result in runs.items() if isinstance(result, dict)}
     rows = [
         [name, *(_cell(score, result["splits"]["held_out"]) for score in shown), _seconds(result)]
         for name, result in group.items()

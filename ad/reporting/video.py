@@ -66,7 +66,7 @@ def add_caption(frames: np.ndarray, text: str, size: int = 15) -> np.ndarray:
     strip = Image.new("RGB", (frames.shape[2], 2 * size), (BACKGROUND,) * 3)
     center = (frames.shape[2] / 2, size)
     ImageDraw.Draw(strip).text(center, text, fill=INK, font=font, anchor="mm")
-    strips = np.broadcast_to(np.asarray(strip), (len(frames), *np.shape(strip)))
+    strips = np.broadcast_to(np.asarray(strip), (len(frames), 2 * size, frames.shape[2], 3))
     return np.concatenate([strips, frames], axis=1)
 
 
@@ -79,7 +79,7 @@ def add_margin(frames: np.ndarray, pixels: int = 12, gray: int = BACKGROUND) -> 
     return bordered
 
 
-def _fitting_font(text: str, width: int, size: int) -> ImageFont.FreeTypeFont:
+def _fitting_font(text: str, width: int, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     sizes = range(size, 6, -1)
     fonts = [ImageFont.load_default(number) for number in sizes]
     return next((font for font in fonts if font.getlength(text) <= width - 4), fonts[-1])
@@ -87,7 +87,7 @@ def _fitting_font(text: str, width: int, size: int) -> ImageFont.FreeTypeFont:
 
 def _frames_hash(frames: np.ndarray, fps: int) -> str:
     digest = hashlib.sha256(f"{fps} {frames.shape} ".encode())
-    digest.update(frames)
+    digest.update(np.ascontiguousarray(frames).data)
     return HASH_PREFIX + digest.hexdigest()
 
 

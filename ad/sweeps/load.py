@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ad.config.fields import as_yaml, label, validate
+from ad.config.fields import Dataclass, as_yaml, label, validate
 from ad.config.parser import load_file, read_text
 from ad.config.schema import Experiment
 from ad.config.world import configured_world
@@ -165,7 +165,9 @@ def _check_plain(other: RowConfig | GroupConfig, where: str) -> None:
 def _variants(title: str, row: RowConfig, board: BoardConfig) -> dict[str, RowConfig]:
     """Return the rows by which a board tries settings of `row`, by title."""
     if board.tuning:
-        return {f"{title}: {settings_text(own)}": replace(row, tuned=own) for own in row.tried}
+        return {
+            f"{title}: {settings_text(own)}": replace(row, tuned=own) for own in row.tried or []
+        }
     tuned = row.tuned or {}
     own = row.settings | tuned
     return {title: row} | {
@@ -204,7 +206,7 @@ def _cell(
     file = entry.experiment or group.experiment or sweep.config.experiment
     if not file:
         raise ConfigError("an experiment must be named")
-    if entry.tuned is not None and entry.tuned not in entry.tried:
+    if entry.tuned is not None and entry.tuned not in (entry.tried or []):
         raise ConfigError("tuned must be an entry of tried")
     if entry.against and not sweep.config.paired:
         raise ConfigError("against is for paired runs: set `paired` of the sweep")
@@ -350,7 +352,7 @@ def _grid_rows(grid: dict[str, list]) -> dict[str, dict]:
     }
 
 
-def _group(kind: type, entry: Any, where: str = "") -> Any:
+def _group(kind: type[Dataclass], entry: Any, where: str = "") -> Any:
     """Return `entry`, the group of settings at `where`, as the dataclass `kind`."""
     problems = [" ".join(problem).strip() for problem in validate(kind, entry)]
     if problems:

@@ -45,7 +45,7 @@ def write_page(sweep: Sweep, root: Path) -> None:
     page, marked = sweep_page(results), page_marks(sweep)
     root.mkdir(parents=True, exist_ok=True)
     write_text(root / f"{sweep.name}.html", page.html())
-    if marked:
+    if marked and sweep.page:
         texts = _marked_tables(page)
         for name, text in texts.items():
             info(f"{name}\n\n{text}")
@@ -186,8 +186,8 @@ def _progress(results: SweepResults) -> str:
     """Return how many runs are done, how long they took, and which rows are not tuned yet."""
     sweep, done = results.sweep, results.records
     trained = {run.config.name: done[run.key] for run in sweep.planned_runs() if run.key in done}
-    seconds = sum(record.seconds.get("train_s", 0) for record in trained.values())
-    seconds += sum(record.seconds.get("evaluate_s", 0) for record in done.values())
+    seconds = sum(record.seconds.get("train_s") or 0 for record in trained.values())
+    seconds += sum(record.seconds.get("evaluate_s") or 0 for record in done.values())
     made = sorted({record.made_with.get("version", "") for record in done.values()} - {""})
     versions = f", made by version {', '.join(made)} of this suite" if made else ""
     text = (
@@ -195,7 +195,8 @@ def _progress(results: SweepResults) -> str:
         f"{seconds / 3600:.1f} hours of training and evaluation. Each is a line of "
         f"{sweep.records.as_posix()}{versions}."
     )
-    untuned = [row for row, own in sweep.rows.items() if len(own.tried) > 1 and own.tuned is None]
+    several = {row: own for row, own in sweep.rows.items() if len(own.tried or []) > 1}
+    untuned = [row for row, own in several.items() if own.tuned is None]
     return text + (f" Not tuned yet: {', '.join(untuned)}." if untuned else "")
 
 
@@ -203,7 +204,7 @@ def warn_of_untuned(results: SweepResults) -> None:
     """Warn of methods for which the sweep's file names other settings than the best ones."""
     sweep = results.sweep
     for method, scores in tuning_scores(results).items():
-        best = sweep.rows[max(scores, key=scores.get)].tuned
+        best = sweep.rows[max(scores, key=scores.__getitem__)].tuned
         if best != sweep.config.rows[method].get("tuned"):
             warn(f"{sweep.path}: {method}: set tuned to {as_yaml(best)}, its best settings")
 
@@ -234,7 +235,7 @@ def _method(results: SweepResults) -> Iterator[str]:
         return
     ranked = sorted((scores for scores in results.settings if len(scores) > 1), key=np.mean)
     halves = [pool(half) for half in (ranked[: len(ranked) // 2], ranked[len(ranked) // 2 :])]
-    low, high = (number(half and half.value, ".3f") for half in halves)
+    low, high = (number(None if half is None else half.value, ".3f") for half in halves)
     seeds = len(results.sweep.config.seeds)
     width = deviation.estimate(0, seeds, seeds).high
     yield f"""All comparisons use Student's t and one standard deviation of {score} over training

@@ -4,6 +4,7 @@ Runs on one split are independent; of runs on several splits, the means of the s
 (`ad.evaluation.scores`).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -198,17 +199,18 @@ def tuning_scores(results: SweepResults) -> dict[str, dict[str, float]]:
         if len(results.made.get((cell.group, cell.row), [])) < len(cell.runs)
     }
 
-    def score(row: str) -> float | None:
-        means = [results.known((g, row), "nauc") for g in results.sweep.groups]
-        means = [sum(own) / len(own) for own in means if own]
-        return sum(means) / len(means) if means else None
+    def score(row: str) -> float:
+        known = [results.known((g, row), "nauc") for g in results.sweep.groups]
+        means = [sum(own) / len(own) for own in known if own]
+        return sum(means) / len(means) if means else math.nan
 
     scores = {
         method: {row: score(row) for row in rows if row not in failed}
         for method, rows in results.sweep.tried.items()
         if not (unfinished - failed) & set(rows)
     }
-    return {method: own for method, own in scores.items() if own and None not in own.values()}
+    whole = {method: own for method, own in scores.items() if own}
+    return {m: own for m, own in whole.items() if not any(map(math.isnan, own.values()))}
 
 
 def references(results: SweepResults, group: str) -> dict[str, dict[str, float]]:

@@ -153,7 +153,7 @@ def list_runs(path: Path, measure: Measure, runs: Sequence[PlannedRun], root: Pa
         record = records.get(run.key)
         if record is not None and record.failure:
             state, about = "failed", record.failure
-        elif measure.is_done(run, record):
+        elif record is not None and measure.is_done(run, record):
             state, about = "done", _score(record)
         else:
             folder = folders[run.key].in_root(root).folder

@@ -1,7 +1,7 @@
 """The tables and charts of a sweep whose measure is the evaluation."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,8 @@ KNOWS = {"nothing": "nothing", "family": "the family of tasks", "optimum": "opti
 NOT_VERIFIED = "not verified"  # what the maker of an entry knew
 FIFTHS = tuple(f"success_fifth_{k}" for k in range(1, 6))
 VERDICTS = (BETTER, WORSE, NOT_SIGNIFICANT)
-AGGREGATES = {  # heading, with {} for the baseline if that is an argument -> statistic, bounds
+# Heading, with {} for the baseline if that is an argument -> statistic, bounds.
+AGGREGATES: dict[str, tuple[Callable, float | None, float | None]] = {
     "interquartile mean": (interquartile_mean, None, 1),
     "mean": (np.mean, None, 1),
     "optimality gap": (optimality_gap, 0, None),
@@ -203,7 +204,7 @@ def short_table(results: SweepResults) -> Table:
         known = results.known(place, sweep.config.score)
         if not known:
             return "not applicable" if cell.problem else UNKNOWN
-        mean = f"{100 * results.estimate(place, sweep.config.score).mean:.1f}"
+        mean = f"{100 * (results.estimate(place, sweep.config.score).mean or 0):.1f}"
         return mean if len(known) == len(cell.runs) else f"{mean} ({len(known)})"
 
     rows = []
@@ -278,7 +279,7 @@ def tuning_table(results: SweepResults) -> Table:
     """Return a row for each method whose settings have all been tried, with the best of them."""
     rows = []
     for method, scores in tuning_scores(results).items():
-        best = settings_text(results.sweep.rows[max(scores, key=scores.get)].tuned)
+        best = settings_text(results.sweep.rows[max(scores, key=scores.__getitem__)].tuned or {})
         ends = [number(end, ".3f") for end in (max(scores.values()), min(scores.values()))]
         failed = len(results.sweep.tried[method]) - len(scores)
         tried = f"{len(scores)}" + (f", {failed} failed" if failed else "")
@@ -300,7 +301,7 @@ def oracle_table(results: SweepResults) -> Table:
             if method not in naucs:
                 texts.append(UNKNOWN)
                 continue
-            best = max(naucs, key=naucs.get)
+            best = max(naucs, key=naucs.__getitem__)
             known.append((naucs[method], naucs[best]))
             setting = best.removeprefix(method).removeprefix(": ")
             texts.append(_both(*known[-1]) + (f" ({setting})" if setting else ""))

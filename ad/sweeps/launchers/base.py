@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from ad.config.fields import field
 from ad.errors import ConfigError
@@ -25,17 +25,20 @@ class JobSettings:
     """number of jobs, which share the runs"""
 
 
-class Launcher(ABC):
+Own = TypeVar("Own", bound=JobSettings)
+
+
+class Launcher(ABC, Generic[Own]):
     """Run jobs called `name` with `settings`; their logs are in `folder`.
 
     `package` is the one that the launcher needs, and the name of its extra. Raises ConfigError if
     it is not installed.
     """
 
-    Settings: ClassVar[type] = JobSettings
+    Settings: ClassVar[type[JobSettings]] = JobSettings
     package: ClassVar[str] = ""
 
-    def __init__(self, settings: JobSettings, name: str, folder: Path):
+    def __init__(self, settings: Own, name: str, folder: Path):
         if self.package and (text := missing(self.package)):
             raise ConfigError(f"--launcher {self.package} {text}")
         self.settings, self.name, self.folder = settings, name, folder

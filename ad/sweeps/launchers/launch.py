@@ -53,7 +53,7 @@ def new_launcher(name: str, settings: str, title: str, folder: Path, most: int) 
     text = YamlFile(settings)
     if problems := text.problems or list(validate(group, text.data)):
         raise ConfigError("; ".join(f"--launcher_settings: {p.path} {p.text}" for p in problems))
-    own = group(**text.data)
+    own = launcher.Settings(**text.data)
     return launcher(replace(own, jobs=min(own.jobs, most)), title, folder / name)
 
 

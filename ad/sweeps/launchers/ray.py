@@ -28,7 +28,7 @@ class Settings(JobSettings):
     """GPUs of a job"""
 
 
-class Ray(Launcher):
+class Ray(Launcher[Settings]):
     """Run the jobs as tasks, on machines that share this folder. They end with this process."""
 
     Settings = Settings

@@ -79,7 +79,7 @@ class Job:
             os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
 
 
-class Submitit(Launcher):
+class Submitit(Launcher[Settings]):
     """Submit the jobs as one array, and wait for them. If this process is killed, they go on."""
 
     Settings = Settings
