@@ -16,6 +16,7 @@ from scripts.docs import api, components, methods, pages, worlds
 HERE = Path(__file__).parent
 GENERATED = {  # by the name that a page has in its place
     "component": components.written,
+    "picture": pages.picture,
     "methods": methods.sections,
     "worlds": worlds.gallery,
 }

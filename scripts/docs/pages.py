@@ -34,6 +34,11 @@ def write(site: Path, generators: dict[str, Callable[..., str]]) -> None:
     shutil.copytree(HERE / "theme", site / "theme")
 
 
+def picture(site: Path, name: str) -> str:
+    """Return a drawing as it stands in a page, so that its colors are those of the page."""
+    return (HERE / f"pages/pictures/{name}.svg").read_text("utf-8")
+
+
 def _markdown_files() -> list[PurePosixPath]:
     """Return the Markdown files of the repository that are tracked, by their paths in it."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
