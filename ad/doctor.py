@@ -173,7 +173,8 @@ def _ratio_without_context(trainer: Trainer) -> float | None:
         }
         if single["valid"][:, 1].any():
             singles.append(float(trainer.method.loss(trainer.model, single)[0]))
-    return whole / np.mean(singles) if np.mean(singles) > 0 else None
+    alone = float(np.mean(singles))
+    return whole / alone if alone > 0 else None
 
 
 def _play_model(evidence: Evidence, trainer: Trainer) -> None:
@@ -200,8 +201,8 @@ def _play_model(evidence: Evidence, trainer: Trainer) -> None:
     if settings.action == "greedy":
         acting = np.zeros_like(acting)
     is_first, end = np.arange(steps)[:, None] < evidence.model.lengths[:, 0], -steps // 3
-    values = acting[is_first], acting[end:], model[end:]
-    evidence.entropy = tuple(float(own.mean()) for own in values)
+    first, late, cool = (float(own.mean()) for own in (acting[is_first], acting[end:], model[end:]))
+    evidence.entropy = first, late, cool
 
 
 def _entropy(logits: np.ndarray) -> np.ndarray:

@@ -6,9 +6,10 @@ those of the model, since what goes wrong early shows later, too. What a sentenc
 not proved.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import FunctionType
 
 import numpy as np
 
@@ -260,7 +261,7 @@ def tasks_are_equal(e: Evidence) -> str | None:
 
 def held_out_tasks_are_train_tasks(e: Evidence) -> str | None:
     """Tell of held-out tasks that are the same as train tasks by another name."""
-    leaked = e.equal_tasks[e.num_train :, : e.num_train].any(1)
+    leaked = np.any(e.equal_tasks[e.num_train :, : e.num_train], axis=1)
     if not leaked.any() or e.equal_tasks[0].all():
         return None
     return (
@@ -456,8 +457,7 @@ def context_does_not_help(e: Evidence) -> str | None:
     )
 
 
-Finding = Callable[[Evidence], str | None]
-OF_THE_WORLD: tuple[Finding, ...] = (
+OF_THE_WORLD: tuple[FunctionType, ...] = (
     rewards_are_equal,
     rewards_are_rare,
     tasks_are_equal,
@@ -465,7 +465,7 @@ OF_THE_WORLD: tuple[Finding, ...] = (
     random_actions_are_as_good,
     episodes_are_too_short,
 )
-OF_THE_LEARNING: tuple[Finding, ...] = (
+OF_THE_LEARNING: tuple[FunctionType, ...] = (
     observation_tells_the_task,
     context_is_too_short,
     rewards_are_not_read,
