@@ -382,15 +382,18 @@ they must lie in the interval. Exit code 4 if the claim does not stand or the fi
         "ad.exchange.export:export_histories",
         """Write the learning histories of the train tasks in another format.
 
-Both formats drop the statistics and checkpoints of the learner. Minari keeps all of a transition;
-xland drops the last observation of an episode, digits of rewards beyond float16, and whether an
-episode of full length was terminated. It holds undivided observations from 0 to 255.""",
+All formats drop the statistics and checkpoints of the learner. Minari and parquet keep all of a
+transition; xland drops the last observation of an episode, digits of rewards beyond float16, and
+whether an episode of full length was terminated. It holds undivided observations from 0 to 255.""",
         (
-            Option("format", "minari, or xland for the HDF5 layout of XLand-MiniGrid's data sets"),
+            Option(
+                "format",
+                "minari, parquet, or xland for the HDF5 layout of XLand-MiniGrid's data sets",
+            ),
             Option(
                 "to",
                 "for minari the id of a data set below MINARI_DATASETS_PATH, e.g. "
-                "dark_room/a2c-v0; for xland the path of a file",
+                "dark_room/a2c-v0; for parquet the path of a folder, for xland that of a file",
                 argument="place",
             ),
             _fresh("overwrite another data set"),
@@ -407,10 +410,11 @@ can be trained on, but not stepped: there is no evaluation. A data set of Minari
 one actor. XLand-MiniGrid's layout lacks the last observation of an episode: the one before it is
 repeated. Then train with the file that --to names.""",
         (
-            Option("format", "minari or xland", None),
+            Option("format", "minari, parquet or xland", None),
             Option(
                 "from",
-                "the data set: for minari its id, for xland the path of a file",
+                "the data set: for minari its id, for parquet the path of a folder, for xland of a "
+                "file",
                 None,
                 argument="place",
             ),

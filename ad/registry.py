@@ -160,6 +160,7 @@ EXPORTS: "Registry[Format]" = Registry(
     "format of histories",
     {
         "minari": "ad.exchange.minari:Minari",
+        "parquet": "ad.exchange.parquet:Parquet",
         "xland": "ad.exchange.xland:XLand",
     },
     group="exports",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the checks before every commit: style, then the tests that are not marked slow, faults, docs or ray. With --all
-# as the first argument, installs MkDocs and Ray, a large wheel, and runs their tests too.
+# as the first argument, installs MkDocs, mlcroissant and Ray, a large wheel, and runs their tests too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
@@ -8,7 +8,7 @@ bash scripts/setup.sh
 left_out="not slow and not faults and not docs and not ray"
 if [ "${1:-}" = --all ]; then
     shift
-    .venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[docs,ray]"
+    .venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[docs,ray]" mlcroissant
     left_out="not slow and not faults"
 fi
 .venv/bin/ruff check .

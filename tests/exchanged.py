@@ -1,7 +1,9 @@
 """Small histories for tests of other formats, and where the tests put them."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from synthetic import synthetic_history, write_synthetic
 from training_run import words_of
 
@@ -10,10 +12,13 @@ from ad.config.parser import load_file
 from ad.data.histories import HistoryStore
 from ad.data.store import load_history
 from ad.exchange.imports import import_histories
+from ad.registry import EXPORTS
 from ad.runtime.run import Run
 
 HERE = Path(__file__).parent
-PLACES = {"minari": "rooms/noisy-v0", "xland": "noisy.hdf5"}  # where a test exports to
+PLACES = {"minari": "rooms/noisy-v0", "parquet": "noisy", "xland": "noisy.hdf5"}  # of exports
+without_pyarrow = pytest.mark.skipif(not find_spec("pyarrow"), reason="needs pyarrow")
+FORMATS = [pytest.param(name, marks=[without_pyarrow] * (name == "parquet")) for name in EXPORTS]
 SYNTHETIC = 3, 2, 60, 12  # tasks, actors, transitions of each, env steps of an episode
 SOURCE = {
     **{"name": "source", "source.algorithm": "noise_distillation", "source.num_envs": "3"},

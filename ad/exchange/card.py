@@ -48,17 +48,21 @@ def eval_results(run: Run, results: dict) -> str:
     The Hub shows the scores on data sets that declare themselves benchmarks. The id of the data
     set, algorithm-distillation/<world>, must change when the benchmark has another owner.
     """
-    world = re.sub(r"[^A-Za-z0-9._-]+", "-", run.config.env.id)
     notes = f"{len(run.split.held_out_tasks)} held-out tasks, split {run.split.hash[:12]}"
     entries = [
         {
-            "dataset": {"id": f"{LIBRARY}/{world}", "task_id": name},
+            "dataset": {"id": benchmark_id(run.config.env.id), "task_id": name},
             "value": value,
             "notes": f"{notes}: {SCORES[name].heading}",
         }
         for name, value in _scores(results["splits"]["held_out"]).items()
     ]
     return dump_yaml(entries)
+
+
+def benchmark_id(env_id: str) -> str:
+    """Return the id of the data set with which a world is a benchmark."""
+    return f"{LIBRARY}/{re.sub(r'[^A-Za-z0-9._-]+', '-', env_id)}"
 
 
 def _front_matter(run: Run, results: dict | None) -> dict:

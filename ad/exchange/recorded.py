@@ -27,9 +27,9 @@ class Settings:
     """Settings of recorded histories: the data set that holds them."""
 
     format: str = field("")
-    """format of the data set, e.g. minari or xland"""
+    """format of the data set, e.g. minari, parquet or xland"""
     place: str = field("")
-    """where the data set is: for minari its id, for xland the path of a file"""
+    """where the data set is: for minari its id, for parquet a folder, for xland a file"""
 
 
 class Recorded(Source):
