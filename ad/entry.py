@@ -175,8 +175,8 @@ def _read(bundle: Path, folder: Path) -> tuple[Experiment, dict]:
         raise CorruptError(f"{bundle} is no entry: {error}") from error
     if foreign:
         raise ConfigError(
-            f"{bundle} names {foreign[0]}, which is no component of this suite: an entry holds no "
-            "code, and none is imported for it"
+            f"{bundle} names {foreign[0]!r:.80}, which is no component of this suite: an entry "
+            "holds no code, and none is imported for it"
         )
     return config, claim
 
@@ -233,8 +233,8 @@ def _different_digits(split: str, theirs: dict, ours: dict) -> Iterator[str]:
     different = [score for score in columns("run") if theirs.get(score.name) != ours[score.name]]
     for score in different[:1]:
         yield (
-            f"its {score.heading} on {SPLIT_TITLES[split]} is {theirs.get(score.name)}, and the "
-            f"evaluation on the same hardware gives {ours[score.name]}"
+            f"its {score.heading} on {SPLIT_TITLES[split]} is {theirs.get(score.name)!r:.30}, and "
+            f"the evaluation on the same hardware gives {ours[score.name]}"
         )
     if not different and theirs != ours:
         yield f"its scores of single {SPLIT_TITLES[split]} are not those of the evaluation"
@@ -245,8 +245,8 @@ def _outside_interval(split: str, theirs: dict, ours: dict) -> Iterator[str]:
     value = theirs.get(name)
     if not isinstance(value, float | int) or not low <= value <= high:
         yield (
-            f"its {SCORES[name].heading} on {SPLIT_TITLES[split]} is {value}, and the evaluation "
-            f"gives {ours[name]:.3f} [{low:.3f}, {high:.3f}]"
+            f"its {SCORES[name].heading} on {SPLIT_TITLES[split]} is {value!r:.30}, and the "
+            f"evaluation gives {ours[name]:.3f} [{low:.3f}, {high:.3f}]"
         )
 
 

@@ -40,8 +40,8 @@ def evaluate_files(folder: str, threads: int, seed: int) -> dict:
     Raises CorruptError and ConfigError.
     """
     place = Path(folder)
-    own = {"root": folder, "name": "entry", "device": "cpu", "threads": threads}
-    run = Run(load_file(place / "config.yaml", **own))
+    own = {"root": folder, "device": "cpu", "threads": threads}
+    run = Run(load_file(place / "config.yaml", **own))  # checks the settings, the name among them
     claim, is_program = json.loads((place / CLAIM).read_bytes()), (place / PROGRAM).exists()
     if not is_program:
         check_fingerprint(claim, run.config, run.split)

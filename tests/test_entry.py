@@ -138,6 +138,22 @@ def test_a_forged_number_is_found_by_the_evaluation(members, pack, here):
     assert "its NAUC on train tasks is 0.999, and the evaluation gives 0." in problem
 
 
+def test_a_claim_that_is_no_number_is_cut_and_without_control_characters(members, pack, here):
+    for torch_version in ("1.0", torch.__version__):
+
+        def forge(claim: dict, torch_version: str = torch_version) -> None:
+            claim["splits"]["held_out"]["nauc"] = "\x1b[2J" * 1000
+            claim["evaluated_on"]["torch"] = torch_version
+
+        [problem] = verify(pack(changed(members, CLAIM, forge)), seed=1).problems
+        assert "NAUC on held-out tasks is '\\x1b[2J" in problem and len(problem) < 200
+
+
+def test_a_name_that_is_no_folder_name_is_refused(members, pack, here):
+    named = changed(members, CONFIG, lambda config: config.update(name="[x](http://x)"))
+    refused(pack(named), "name .* must be a plain folder name", ConfigError)
+
+
 def test_a_forged_task_is_found_by_the_evaluation(members, pack, here):
     def forge(claim: dict) -> None:
         claim["splits"]["held_out"]["per_task"][0]["nauc"] = 0.9

@@ -104,7 +104,7 @@ def _members(path: Path, known: set[str]) -> dict[str, bytes]:
             for member in file:
                 name = member.name
                 if name not in most:
-                    raise ValueError(f"it has the member {name!r}, which no entry has")
+                    raise ValueError(f"it has the member {name!r:.80}, which no entry has")
                 if not member.isreg():
                     raise ValueError(f"its member {name} is a link or no file")
                 if name in members:
