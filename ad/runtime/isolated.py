@@ -37,6 +37,7 @@ def call_isolated(function: str, arguments: dict, seconds: float, memory: int = 
     """
     command = [sys.executable, "-m", "ad.runtime.isolated", function, str(memory)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment |= {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin starve on a busy machine
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
