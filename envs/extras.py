@@ -6,6 +6,7 @@ EXTRAS = {  # extra in pyproject.toml -> the modules that it brings
     "interpret": ("sklearn",),
     "minari": ("minari", "h5py"),
     "minigrid": ("minigrid",),
+    "parquet": ("pyarrow",),
     "ray": ("ray",),
     "release": ("safetensors",),
     "sb3": ("stable_baselines3", "sb3_contrib"),

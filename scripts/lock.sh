@@ -10,7 +10,7 @@ trap 'rm -rf "$folder"' EXIT
 "$folder/bin/python" -m pip install --quiet uv==0.13.9
 "$folder/bin/uv" pip compile --quiet --no-header --no-annotate --universal --python-version 3.11 --generate-hashes \
     --constraints scripts/constraints.txt --group dev \
-    --extra interpret --extra minari --extra minigrid --extra sb3 --extra submitit --extra xland pyproject.toml |
+    --extra interpret --extra minari --extra minigrid --extra parquet --extra sb3 --extra submitit --extra xland pyproject.toml |
     awk '/^[^ ]/ { kept = !/^(torch|triton|cuda-|nvidia-)/ } kept' > "$folder/requirements.txt"
 {
     echo "# Written by scripts/lock.sh, which says what it is."

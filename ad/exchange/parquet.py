@@ -57,7 +57,6 @@ class Parquet(Format):
     """Folders of Parquet files; `place` is the path of a folder."""
 
     extra = "parquet"
-    packages = ("pyarrow",)
     lost = "the learner's statistics and checkpoints"
 
     def default_place(self, dataset: Path) -> str:
