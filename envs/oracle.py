@@ -180,6 +180,18 @@ class TaskOracle:
         """
         return None
 
+    def put(self, thing: str, x: int, y: int):
+        """Put one of `things` into the cell (x, y), and return the observations. Only with some."""
+        raise NotImplementedError
+
+    def grid_shape(self) -> tuple[int, int]:
+        """Return the (width, height) of the grid that `things` are put into."""
+        raise NotImplementedError
+
+    def draw(self) -> np.ndarray:
+        """Draw the grid that `things` are put into, uint8 [H, W, 3]."""
+        raise NotImplementedError
+
     def replay(
         self, task, seed: int, episodes: Sequence[tuple[np.ndarray, float]], chosen: Collection[int]
     ) -> dict[int, np.ndarray]:

@@ -328,7 +328,7 @@ class Comparison:
 
 
 def estimate(
-    values: Sequence[float | None],
+    values: Sequence[float | None] | np.ndarray,
     splits: Sequence[Hashable] = (),
     low: float | None = None,
     high: float | None = None,

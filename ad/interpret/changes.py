@@ -205,6 +205,7 @@ def asked_for(queries: Queries, model: SequenceModel, rng: np.random.Generator, 
 def asking(contexts: Contexts, value: float | np.ndarray, where: np.ndarray) -> Window:
     """Ask for the return `value`, one or [B], in the episode of the entries `where` [B, T + 1]."""
     left = contexts.window[RETURN_TO_GO]
+    assert contexts.asked is not None  # the model reads the return to go
     added = (value - contexts.asked)[:, None] * where
     return {RETURN_TO_GO: left + torch.from_numpy(added).to(left)}
 

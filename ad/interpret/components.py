@@ -86,7 +86,7 @@ class Replacements:
     ) -> "Replacements":
         """Return the replacements at `points`, with samples of the groups of `contexts`."""
         drawn = _draw_samples(contexts)
-        sums, count = {}, 0.0
+        sums, count = {}, torch.zeros(())
         for batch in contexts.batches():
             exists = _token_exists(model, batch)
             count = count + exists.sum(0)

@@ -5,7 +5,8 @@ t; entry 0 is the transition before the first decision (`ad/models/tokenizer.py`
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import asking_for, policy_of, rollout_envs
 from envs.rng import derive_key
 from envs.tasks import task_name
+
+if TYPE_CHECKING:
+    from ad.methods.context_policy import ContextPolicy
 
 RETURN_TO_GO = "return_to_go"  # the input of a model that is asked for a return
 MOST_WINDOWS = 4096  # of a rollout: a policy that reads another window at each decision has more
@@ -48,7 +52,7 @@ class Contexts:
     return.
     group: int64 [B], indices into the names `groups`. Intervals resample groups, and resampling
     takes values of another group. `unit` says what they are: "task" where there are several, else
-    "episode", or "rollout" where a window spans episodes. None stands for the tasks.
+    "episode", or "rollout" where a window spans episodes. Without `groups` they are the tasks.
     """
 
     window: dict[str, torch.Tensor]
@@ -59,12 +63,12 @@ class Contexts:
     cell: np.ndarray
     num_episodes: int
     asked: np.ndarray | None = None
-    group: np.ndarray | None = None
+    group: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     groups: Sequence[str] = ()
     unit: str = "task"
 
     def __post_init__(self):
-        if self.group is None:
+        if not self.groups:
             object.__setattr__(self, "group", self.task)
             object.__setattr__(self, "groups", self.tasks)
 
@@ -192,7 +196,7 @@ class Environments:
             return names
         return [f"{name}, episode {e + 1}" for name in names for e in range(self.episodes)]
 
-    def group(self, env: np.ndarray, episode: np.ndarray) -> np.ndarray:
+    def group(self, env: np.ndarray, episode: np.ndarray | int) -> np.ndarray:
         """Return the group of episodes of environments, int64 [n] each."""
         if self.unit == "task":
             names = [task_name(task) for _, task in self.pairs]
@@ -408,13 +412,15 @@ class WindowRecorder(PolicyWrapper):
             self.closed.append({name: values[rows] for name, values in self.open.items()})
 
 
-def context_policy(policy: Policy) -> Policy:
+def context_policy(policy: Policy) -> "ContextPolicy":
     """Return the policy inside that reads a context, without temperatures around it.
 
     Raises ConfigError for a policy without windows.
     """
+    from ad.methods.context_policy import ContextPolicy
+
     inner = getattr(policy, "policy", policy)
-    if inner.context is None:
+    if not isinstance(inner, ContextPolicy):
         raise ConfigError(f"{type(inner).__name__} has no window of transitions to look at")
     return inner
 

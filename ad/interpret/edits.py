@@ -329,7 +329,8 @@ def parse_observation(value: object, parts: Mapping[str, Part]) -> Observation:
     ):
         limits = ", ".join(f"0 to {size - 1}" for size in part.factors)
         raise ConfigError(f"an observation must be {len(part.factors)} whole numbers: {limits}")
-    return {"": np.int64(np.ravel_multi_index(value, sizes))}
+    number = np.int64(np.ravel_multi_index(value, sizes))
+    return {"": number}  # ty: ignore[invalid-explicit-return] a scalar acts as an array
 
 
 def cell_part(parts: Mapping[str, Part]) -> str | None:
@@ -351,15 +352,14 @@ def put(
     Such a picture need not be one that the world can show. Raises ConfigError if the observation
     has no such cell.
     """
-    cells = cells_of(history.observation, parts)
-    if cells is None or thing not in THINGS:
+    cells, name = cells_of(history.observation, parts), cell_part(parts)
+    if cells is None or name is None or thing not in THINGS:
         raise ConfigError(f"no {thing} can be put into what the agent sees")
     if not (0 <= x < cells.shape[0] and 0 <= y < cells.shape[1]):
         raise ConfigError(f"the agent sees no cell ({x}, {y})")
     kind, color = THINGS[thing]
     cells = cells.copy()
     cells[x, y] = OBJECTS.index(kind), COLORS.index(color), 0
-    name = cell_part(parts)
     seen = cells_in(parts[name].shape[2], cells)
     return replace(history, observation={**history.observation, name: seen})
 

@@ -6,9 +6,9 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from ad.errors import ConfigError
-from ad.models.memories.blocks import Blocks
 from ad.models.points import HookPoint
 from ad.models.positions import Start
 from ad.models.sequence_model import SequenceModel
@@ -29,7 +29,7 @@ Write = Callable[[torch.Tensor, Point], torch.Tensor]  # a value -> its replacem
 Values = dict[str, torch.Tensor]  # by the name of their point
 
 
-def point_names(memory: Blocks) -> list[str]:
+def point_names(memory: nn.Module) -> list[str]:
     """Return the names of all points of `memory`, in the order of computation."""
     return [name for name, module in memory.named_modules() if isinstance(module, HookPoint)]
 

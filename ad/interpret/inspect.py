@@ -69,13 +69,15 @@ def analyze(
         steps = ALL if checkpoints == ALL else whole_numbers(checkpoints)
     except ValueError as error:
         raise ConfigError(f"--checkpoints {error}") from None
-    chosen = {n: value if isinstance(value, str) else tuple(value) for n, value in chosen.items()}
+    own: dict = {
+        n: value if isinstance(value, str) else tuple(value) for n, value in chosen.items()
+    }
     written: list[Path] = []
 
     def write(left_out: dict[str, str], folder: Path) -> None:
         written[:] = [write_page(run, left_out, folder)]
 
-    choice = Choice(source=contexts, **chosen)
+    choice = Choice(source=contexts, **own)
     inspect_run(run, analyses or DEFAULT, choice, steps or None, fresh, write)
     info(f"analyze: {written[0]}")
 
@@ -123,7 +125,8 @@ def inspect_run(
     if steps is None:
         made = _inspect(possible, subject, fresh)
     else:
-        made = _inspect_over_training(possible, subjects, fresh)
+        by_step = {step: own for step, own in subjects.items() if step is not None}
+        made = _inspect_over_training(possible, by_step, fresh)
     write_page(left_out, subject.folder)
     for text in _with_time_left(made, [LEARNING] * (steps is not None) + [*possible]):
         write_page(left_out, subject.folder)
@@ -162,7 +165,8 @@ def _kept(run: Run, steps: Sequence[int] | str) -> list[int]:
 
     Raises ConfigError for fewer than two checkpoints, and for a missing one.
     """
-    chosen = checkpoints.steps(run.folder / "checkpoints") if steps == ALL else sorted({*steps})
+    all_steps = checkpoints.steps(run.folder / "checkpoints")
+    chosen = all_steps if isinstance(steps, str) else sorted({*steps})
     for step in chosen:
         checkpoint_at(run, step)
     if len(chosen) < 2:

@@ -21,7 +21,7 @@ class LabeledArray:
     """
 
     values: np.ndarray
-    axes: dict[str, Sequence[str | int | float]]  # name -> a label for each coordinate
+    axes: Mapping[str, Sequence[str | int | float]]  # name -> a label for each coordinate
     about: str  # what the numbers are, with their unit
 
     def __post_init__(self):
@@ -107,7 +107,8 @@ def save(path: Path, results: Results, about: Mapping[str, object]) -> None:
     """
     path.with_suffix(".json").unlink(missing_ok=True)  # the JSON file marks complete arrays
     with atomic_write(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **{name: array.values for name, array in results.items()})
+        values = {name: array.values for name, array in results.items()}
+        np.savez_compressed(file, **values)  # ty: ignore[invalid-argument-type] no name is a keyword
     arrays = {
         name: {
             "about": array.about,

@@ -7,6 +7,7 @@ the mean return of the last ten episodes minus the mean of the first ten, or, of
 episodes, the second half minus the first.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -78,7 +79,9 @@ class Learning(Analysis):
         rows = [
             [
                 str(step),
-                *texts([*(values[n] for values in scores), *_ends(curve[n])], ".3f"),
+                *texts(
+                    [*(float(values[n]) for values in scores), *map(float, _ends(curve[n]))], ".3f"
+                ),
                 estimate_text(*gains[n], "+.3f"),
             ]
             for n, step in enumerate(results["loss"].axes[TRAIN_STEPS])
@@ -168,13 +171,13 @@ def _number(value: float | None, about: str) -> LabeledArray:
     return LabeledArray(np.array(np.nan if value is None else value), {}, about)
 
 
-def _first_lasting(is_true: np.ndarray, steps: list[int]) -> int | None:
+def _first_lasting(is_true: np.ndarray, steps: Sequence) -> int | None:
     """Return the first of `steps` from which on `is_true` [steps], None if the last is false."""
     count = int(np.logical_and.accumulate(is_true[::-1]).sum())
     return steps[len(steps) - count] if count else None
 
 
-def _halfway(values: np.ndarray, steps: list[int]) -> int | None:
+def _halfway(values: np.ndarray, steps: Sequence) -> int | None:
     """Return the first of `steps` from which on half of the change of `values` is made."""
     change = values[-1] - values[0]
     return _first_lasting((values - values[0]) / change >= 0.5, steps) if change else None

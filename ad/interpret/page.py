@@ -112,7 +112,7 @@ def _section(name: str, about: dict, results: Results, learning: Results | None 
     bounds = intervals(results)
     return {
         "name": name,
-        "title": inspect.getdoc(analysis).splitlines()[0],
+        "title": str(inspect.getdoc(analysis)).splitlines()[0],
         "about": [
             " ".join(text.replace("`", "").split())
             for text in (title, *question.split("\n\n"))
@@ -158,7 +158,7 @@ def array_data(
         "axes": [[axis, list(labels)] for axis, labels in array.axes.items()],
         "values": _numbers(array.values),
     }
-    if interval:
+    if interval and results:
         bounds = {end: _numbers(results[interval].at(**{BOUND: end})) for end in ("low", "high")}
         entry |= {"interval": interval, **bounds}
     return entry

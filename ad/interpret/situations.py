@@ -125,7 +125,7 @@ def situations_of(world, name: str | None = None) -> Situations:
     bases = [base.__name__ for base in type(world).__mro__]
     found = next((SITUATIONS.load(base)(world) for base in bases if SITUATIONS.has(base)), None)
     known = found.names() if found else []
-    if not known:
+    if found is None or not known:
         raise ConfigError("no situations are known for this world and its observations")
     if name is not None and name not in known:
         hint = did_you_mean(name, known) or f" (known: {', '.join(known)})"
@@ -156,7 +156,7 @@ def in_situation(world, contexts: Contexts, name: str) -> np.ndarray:
 
 
 def made_contexts(
-    subject, name: str, asked: float | Sequence[float] | None, count: int
+    subject, name: str, asked: float | Sequence[float] | np.ndarray | None, count: int
 ) -> Contexts:
     """Return contexts of one decision at `count` observations in the situation `name`, or fewer.
 
@@ -174,10 +174,10 @@ def made_contexts(
         time = histories.time[:, -1]
     if asked is None:
         return contexts_of(subject, parts, time, task)
-    asked = np.atleast_1d(np.asarray(asked, np.float64))
-    row = np.tile(np.arange(len(task)), len(asked))
+    each = np.atleast_1d(np.asarray(asked, np.float64))
+    row = np.tile(np.arange(len(task)), len(each))
     parts = {part: values[row] for part, values in parts.items()}
-    made = contexts_of(subject, parts, time[row], task[row], asked.repeat(len(task)))
+    made = contexts_of(subject, parts, time[row], task[row], each.repeat(len(task)))
     return replace(made, group=row, groups=made.groups[: len(task)])
 
 

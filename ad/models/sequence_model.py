@@ -1,7 +1,7 @@
 """The sequence model: a tokenizer, a memory and a linear head for action logits."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
@@ -9,10 +9,13 @@ from torch import nn
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
 from ad.errors import ConfigError
-from ad.models.memories.base import Cache, Episodes, Memory
+from ad.models.memories.base import Cache, Episodes
 from ad.models.positions import Start
 from ad.models.tokenizer import Window
 from ad.registry import MEMORIES, TOKENIZERS
+
+if TYPE_CHECKING:
+    from ad.models.memories.transformer import Transformer
 
 
 class SequenceModel(nn.Module):
@@ -41,7 +44,7 @@ class SequenceModel(nn.Module):
         self._initialize()
 
     @property
-    def transformer(self) -> Memory:
+    def transformer(self) -> "Transformer":
         """The memory, if it is a transformer. Raises ConfigError for another one."""
         from ad.models.memories.transformer import Transformer
 

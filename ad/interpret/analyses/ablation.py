@@ -187,7 +187,8 @@ def ablated_rollout(
     seeds.
     """
     own = [task_name(task) if played.unit == "task" else None for _, task in played.pairs]
-    replaced, rows = [()] * len(own), [replacements.rows("zero", own)]
+    rows = [replacements.rows("zero", own)]
+    replaced: list[Components] = [()] * len(own)
     for kind in KINDS:
         for entry in components:
             replaced += [entry] * len(own)

@@ -111,7 +111,7 @@ class Bank:
                 for number, (source, situation, plain) in enumerate(about["kept"]):
                     own = _group(file, f"{number}.")
                     window = {n: torch.from_numpy(v) for n, v in _group(own, WINDOW).items()}
-                    labels = {n: value for n, value in own.items() if not n.startswith(WINDOW)}
+                    labels: dict = {n: v for n, v in own.items() if not n.startswith(WINDOW)}
                     probability = labels.pop("probability")
                     contexts = Contexts(window=window, **labels, **plain)
                     kept.append(Kept(source, situation, contexts, probability))
@@ -164,7 +164,7 @@ def _joined(parts: list[Contexts]) -> Contexts:
     labels = {name: [getattr(part, name) for part in parts] for name in names}
     labels = {n: None if own[0] is None else np.concatenate(own) for n, own in labels.items()}
     window = {n: torch.cat([part.window[n].cpu() for part in parts]) for n in first.window}
-    count = len(labels["task"])
+    count = sum(len(part.task) for part in parts)
     group = {"group": np.arange(count), "groups": [str(n) for n in range(count)]}
     return replace(first, window=window, **labels, **group, unit="context")
 

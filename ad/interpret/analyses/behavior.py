@@ -65,7 +65,7 @@ class Behavior(Analysis):
     def run(self, subject):
         """Return how often what is in front is entered, and the probabilities of all actions."""
         bank, names = _bank(subject), list(subject.choice.components or subject.components)
-        by = {
+        by: dict[str, list] = {
             "contexts": sorted({kept.source for kept in bank.kept}),  # made is the last
             "situation": list(dict.fromkeys(kept.situation for kept in bank.kept)),
             "asked return": bank.asked,
@@ -73,7 +73,10 @@ class Behavior(Analysis):
         action = {"action": list(range(subject.model.spec.num_actions))}
         ahead = [name for name in by["situation"] if name in situations_of(subject.run.world).ahead]
         own = {"situation": ahead, "ablated": [INTACT, *names], "actions": CHOICES}
-        axes = {"enters": by | own, "effect": by | own | {"ablated": names}}
+        axes: dict[str, dict[str, list]] = {
+            "enters": by | own,
+            "effect": by | own | {"ablated": names},
+        }
         axes["probability"] = by | action
         if subject.choice.bank:
             axes["difference"] = by | action

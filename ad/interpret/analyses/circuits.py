@@ -12,7 +12,10 @@ look for which keys. A layer normalization is folded into the weights after it, 
 its mean scale, except where cells are replaced.
 """
 
+import math
+import operator
 from collections.abc import Iterable
+from functools import reduce
 
 import numpy as np
 import torch
@@ -189,7 +192,7 @@ def _neurons(model: SequenceModel, outputs: dict, head: dict, scales: dict) -> R
     """Return the cosines of what heads write with what the neurons of their layer read."""
     written = nn.functional.normalize(torch.stack(list(outputs.values()), 1), dim=-1)  # [H, W, C]
     cosines = []
-    for layer, block in enumerate(model.transformer.blocks):
+    for layer, block in enumerate(model.transformer.in_turn):
         weight, _ = folded(block.mlp.up, block.ln2, scales.get(f"blocks.{layer}.ln2", 1.0))
         own = written.unflatten(0, (-1, model.transformer.heads))[layer]
         cosines.append(own @ nn.functional.normalize(weight, dim=-1).T)
@@ -208,7 +211,10 @@ def _replaced(subject: Subject, sample: Contexts, part: str, asked: list[float])
     cells, kinds = layout(model.spec.observation[part], encoder)[1], np.stack(list(things.values()))
     values = torch.stack(
         [
-            sum(replaced_scores(model, view, part, kinds, value) for view in views.batches(1))
+            reduce(
+                operator.add,
+                (replaced_scores(model, view, part, kinds, value) for view in views.batches(1)),
+            )
             for value in asked
         ],
         1,
@@ -240,7 +246,7 @@ def replaced_scores(
     """
     entry, field = int(view.last[0]), field_name("observation", part)
     seen = view.window[field][0, entry]
-    depth, cells = seen.shape[-1], seen.shape[:-1].numel()
+    depth, cells = seen.shape[-1], math.prod(seen.shape[:-1])
     new = torch.from_numpy(cells_in(depth, things)).to(seen)
     place = torch.arange(len(things) * cells)
     pictures = seen.reshape(-1, depth).repeat(1 + len(place), 1, 1)

@@ -122,7 +122,8 @@ class Claims(Analysis):
 def is_above(effects: np.ndarray, strong: bool, bar: float = 0.0) -> bool:
     """Return whether a mean is above `bar`, or for a strong test the low end of its interval."""
     own = estimate(effects)
-    return bool((own.low if strong and own.n > 1 else own.mean) > bar)
+    value = own.low if strong and own.n > 1 else own.mean
+    return value is not None and bool(value > bar)
 
 
 def single(value: float, holds: bool) -> Outcome:
@@ -225,7 +226,7 @@ def channel(s: Studied, strong: bool, name: str, sign: int) -> Outcome:
     if strong or s.features.channels != NUMBERS:
         return UNTESTED
     weight = s.features.vectors[NUMBERS.index(name), s.front] @ s.readers[0]
-    return single(weight, sign * weight > 0)
+    return single(float(weight), bool(sign * weight > 0))
 
 
 def alike(s: Studied, strong: bool) -> Outcome:
@@ -244,7 +245,7 @@ def inhibited(s: Studied, strong: bool) -> Outcome:
         return Outcome(np.mean(others, 0) - empty, falls)
     key = s.returns_to_go().mean(0)
     scores = [float(s.added_in_front(thing) @ s.qk[head, :-1] @ key) for thing in CELLS.values()]
-    return single(np.mean(scores), max(scores) < 0)
+    return single(float(np.mean(scores)), max(scores) < 0)
 
 
 def writes(s: Studied, strong: bool) -> Outcome:
@@ -334,7 +335,7 @@ def excluded(s: Studied, strong: bool, head: str) -> Outcome:
     return Outcome(effects, is_above(effects, strong))
 
 
-PARTS = {  # the test of a part of a claim, with its arguments
+PARTS: dict[str, tuple] = {  # the test of a part of a claim, with its arguments
     **{f"1 {what}, {a:g}": (behaves, what, a) for a in ASKED for what in AHEAD},
     "2a": (enters, ABOVE, LOW, GOAL_HEAD),
     "2b": (enters, ABOVE, ZERO, GOAL_HEAD),

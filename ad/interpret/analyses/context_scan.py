@@ -191,7 +191,8 @@ def _rollout(subject: Subject, group: Sequence[Variant]) -> np.ndarray:
     prompt = None
     if first.prompt is not None:
         prompts = prompts_of(subject.dataset, run.config.data.context_length // 2)
-        prompt = Prompt.together([prompts[variant.prompt] for variant in group])
+        assert prompts is not None  # `check` has left out a variant without them
+        prompt = Prompt.together([prompts[v.prompt] for v in group if v.prompt])
 
     def varied(policy: Policy) -> Policy:
         return VariedPolicy(policy, subject.model, scales, temperatures, prompt)

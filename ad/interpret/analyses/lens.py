@@ -13,6 +13,7 @@ from ad.interpret.analysis import Analysis, compared, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import Axes, LabeledArray
+from ad.models.memories.blocks import Block, Blocks
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
 
@@ -70,14 +71,19 @@ class Lens(Analysis):
 
 def stage_names(model: SequenceModel) -> list[str]:
     """Return the stages: the embedding, then attention (or a GRU) and MLP of each layer."""
-    mixers = ("attention" if b.mixer == "attn" else b.mixer for b in model.memory.blocks)
+    mixers = ("attention" if b.mixer == "attn" else b.mixer for b in _blocks(model))
     layers = enumerate(mixers)
     return ["embedding", *(f"{part} {n}" for n, mixer in layers for part in (mixer, "mlp"))]
 
 
+def _blocks(model: SequenceModel) -> list[Block]:
+    assert isinstance(model.memory, Blocks)  # as `check` has said
+    return model.memory.in_turn
+
+
 def stage_logits(model: SequenceModel, batch: Contexts) -> list[torch.Tensor]:
     """Return the model's logits [B, T, A], and those after each stage."""
-    layers = range(len(model.memory.blocks))
+    layers = range(len(_blocks(model)))
     names = [f"blocks.{layer}.hook_resid_{part}" for layer in layers for part in ("mid", "post")]
     names = ["blocks.0.hook_resid_pre", *names]
     with torch.inference_mode():
@@ -88,6 +94,6 @@ def stage_logits(model: SequenceModel, batch: Contexts) -> list[torch.Tensor]:
 
 def _logits_of(model: SequenceModel, batch: Contexts, residual: torch.Tensor) -> torch.Tensor:
     """Return the logits of a residual stream [B, L, C] in place of the last one."""
-    last = f"blocks.{len(model.memory.blocks) - 1}.hook_resid_post"
+    last = f"blocks.{len(_blocks(model)) - 1}.hook_resid_post"
     with hooked(model, write={last: lambda value, point: residual}):
         return model(batch.window)

@@ -4,7 +4,7 @@ A feature is a channel of a cell of an observation. A `subject` is a Subject of 
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ from envs.minigrid.encoding import (
     encoded_cells,
     shows_cells,
 )
-from envs.spaces import Part
+from envs.spaces import Discrete, Part
 from envs.tasks import task_name
 
 MOST_ROWS = 512  # of a table, whose cosines and components are written
@@ -54,7 +54,7 @@ def directions_of(subject) -> dict[str, torch.Tensor]:
 
 def shown_directions(array: LabeledArray) -> list[str]:
     """Return the directions for the columns of a table: those of one action if all are many."""
-    names = array.axes["direction"]
+    names = [str(name) for name in array.axes["direction"]]
     return names if len(names) <= COLUMNS else [name for name in names if AGAINST not in name]
 
 
@@ -65,7 +65,7 @@ def strongest(array: LabeledArray, **at: str) -> list[dict[str, str]]:
     return [dict(zip(("channel", "cell"), features[n], strict=True)) for n in order]
 
 
-def labeled(values: torch.Tensor, axes: dict[str, list], about: str) -> LabeledArray:
+def labeled(values: torch.Tensor, axes: Mapping[str, Sequence], about: str) -> LabeledArray:
     """Return `values` with named axes, as float64."""
     return LabeledArray(values.double().cpu().numpy(), axes, about)
 
@@ -115,7 +115,7 @@ def affine_circuits(
     1 if they are missing.
     """
     heads, qk, ov = model.transformer.heads, [], []
-    for layer, block in enumerate(model.transformer.blocks):
+    for layer, block in enumerate(model.transformer.in_turn):
         weight, bias = folded(block.attn.qkv, block.ln1, scales.get(f"blocks.{layer}.ln1", 1.0))
         affine = torch.cat([weight, bias[:, None]], 1)
         q, k, v = affine.unflatten(0, (3, heads, -1)).unbind(0)  # [H, D, C + 1]
@@ -174,7 +174,9 @@ def features_of(model: SequenceModel) -> dict[str, Features]:
             channels, cells = layout(part, encoder)
             vectors = encoder.linear.weight.T.unflatten(0, (len(cells), len(channels)))
             found[name] = Features(vectors.transpose(0, 1), channels, cells)
-        elif isinstance(encoder, TabularEncoder) and part.n <= MOST_ROWS:
+        elif not isinstance(encoder, TabularEncoder) or not isinstance(part, Discrete):
+            continue
+        elif part.n <= MOST_ROWS:
             names = [str(row) for row in row_names(part, part.n)]
             found[name] = Features(encoder.table()[None, : part.n], ["value"], names)
     return found
@@ -182,7 +184,8 @@ def features_of(model: SequenceModel) -> dict[str, Features]:
 
 def row_names(part: Part | None, count: int) -> list[str | int]:
     """Return the names of the `count` rows of a table: cells, e.g. "3-7", else their numbers."""
-    cells = np.stack(np.unravel_index(np.arange(part.n), part.factors), 1) if part else []
+    is_index = isinstance(part, Discrete)
+    cells = np.stack(np.unravel_index(np.arange(part.n), part.factors), 1) if is_index else []
     names = [task_name(cell) for cell in cells]
     return [*names, *range(len(names), count)]
 

@@ -6,7 +6,7 @@ probabilities at the last decision from the probabilities on the original contex
 has no effect, 1 if it undoes the change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -169,7 +169,7 @@ def recovery(left: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def labeled_recoveries(
-    name: str, values: np.ndarray, axes: dict[str, list[str]], about: str, unit: str
+    name: str, values: np.ndarray, axes: Mapping[str, Sequence], about: str, unit: str
 ) -> Results:
     """Return recoveries and their intervals, [changes, 3, ...], as two labeled arrays."""
     return with_interval(name, values[:, 0], values[:, 1:].swapaxes(0, 1), axes, about, unit)

@@ -141,7 +141,7 @@ def edge_patches(pair: Pair, sender: tuple[int, int], heads: Heads) -> Patches:
 @torch.no_grad()
 def sender_difference(pair: Pair, layer: int, head: int) -> torch.Tensor:
     """Return the head's output on the original minus that on the changed context, [N * S, L, C]."""
-    name, attention = f"blocks.{layer}.attn.hook_z", pair.model.transformer.blocks[layer].attn
+    name, attention = f"blocks.{layer}.attn.hook_z", pair.model.transformer.in_turn[layer].attn
     difference = (pair.values[name] - pair.other_values[name])[:, :, head]
     return difference @ attention.out.weight.unflatten(1, (attention.heads, -1))[:, head].T
 

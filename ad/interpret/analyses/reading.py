@@ -58,7 +58,7 @@ class Reading:
         terms = [self.at(self.values[f"terms.{n}"]) for n in self.model.tokenizer.decision_terms]
         components = [(term * self.reader).sum(-1)[..., None] for term in terms]
         bias = self.bias
-        for layer, block in enumerate(self.model.transformer.blocks):
+        for layer, block in enumerate(self.model.transformer.in_turn):
             z = self.at(self.values[f"blocks.{layer}.attn.hook_z"])
             mlp = self.at(self.values[f"blocks.{layer}.hook_mlp_out"])
             components += [
@@ -73,7 +73,7 @@ class Reading:
         added = [
             self.at(self.values[f"blocks.{layer}.mlp.hook_post"])
             * (self.reader @ block.mlp.down.weight)
-            for layer, block in enumerate(self.model.transformer.blocks)
+            for layer, block in enumerate(self.model.transformer.in_turn)
         ]
         return torch.stack(added, 2)
 
@@ -91,7 +91,7 @@ class Reading:
 
     def _head_readers(self, layer: int) -> torch.Tensor:
         """Return `reader` as a map of the outputs z of a layer's heads, [B, T, H, D]."""
-        out = self.model.transformer.blocks[layer].attn.out.weight
+        out = self.model.transformer.in_turn[layer].attn.out.weight
         by_head = out.unflatten(1, (self.model.transformer.heads, -1))  # [C, H, D]
         return torch.einsum("btc,chd->bthd", self.reader, by_head)
 

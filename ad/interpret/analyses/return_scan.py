@@ -72,7 +72,7 @@ class ReturnScan(Analysis):
         count, present, mass = (sums.pop(name) for name in ("count", "present", "attention"))
         means = {name: ratio(value.T, count).T for name, value in sums.items()}  # [K, ...]
         means["correlation"] = correlations(means)
-        occurs = present.any(0)
+        occurs = np.asarray(present.any(0))
         means["attention"] = ratio(mass, present[:, None, None])[..., occurs]
         names = [name for name, one in zip(relation_names(model), occurs, strict=True) if one]
         actions = {"action": list(range(model.spec.num_actions))}

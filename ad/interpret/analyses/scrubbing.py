@@ -19,8 +19,10 @@ sets of the first heads are scored on the other half, and beside each, at the se
 sets of as many heads: that the ranked heads keep more than these is what makes them special.
 """
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -96,7 +98,7 @@ class Scrubbing(Analysis):
         tree = Tree(*(read(model, each, *place, names) for each, place in places), model)
         group, number = contexts.group[own[0]], len(contexts.groups)
 
-        def by_group(level: str | None, heads: Sequence[int]) -> np.ndarray:
+        def by_group(level: str | None, heads: Sequence[int] | np.ndarray) -> np.ndarray:
             return np.bincount(group, tree.divergence(level, heads), number)
 
         ranked, scored = np.arange(number) % 2 == 0, np.arange(number) % 2 == 1
@@ -194,6 +196,7 @@ def draw_asked(contexts: Contexts) -> tuple[Place, Place, Place]:
 def asked_otherwise(contexts: Contexts, model: SequenceModel) -> Contexts:
     """Return the contexts asked for the lowest or highest return, whichever is further away."""
     low, high = model.spec.return_range
+    assert contexts.asked is not None  # the model reads the return to go
     value = np.where(contexts.asked - low > high - contexts.asked, low, high)
     return replace(contexts, window=contexts.window | asking(contexts, value, contexts.valid))
 
@@ -259,7 +262,7 @@ class Tree:
     other: Reads
     model: SequenceModel
 
-    def divergence(self, level: str | None, heads: Sequence[int]) -> np.ndarray:
+    def divergence(self, level: str | None, heads: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the divergence (nats) of each decision at a level of the tree, float64 [n].
 
         `heads` are numbers in the order of layers. Without a level, all is of the other decision.
@@ -267,18 +270,17 @@ class Tree:
         log_probs = self.other.log_probs if level is None else self._scrubbed(level, heads)
         return compared(self.own.log_probs, log_probs)[..., 0].cpu().numpy()
 
-    def _scrubbed(self, level: str, heads: Sequence[int]) -> torch.Tensor:
+    def _scrubbed(self, level: str, heads: Sequence[int] | np.ndarray) -> torch.Tensor:
         """Return the log probabilities with values of `heads` replaced, float64 [n, A]."""
         before = self.other.z
         replaced = torch.zeros(before.shape[1:3], dtype=torch.bool, device=before.device)
         replaced.view(-1)[list(heads)] = True
         z = torch.where(replaced[..., None], self._outputs(level), before)
-        blocks, writes = self.model.transformer.blocks, {}
+        blocks, writes = self.model.transformer.in_turn, {}
         if level == LEVELS[3]:
-            added = sum(
-                (new - old).flatten(1) @ block.attn.out.weight.T
-                for new, old, block in zip(z.unbind(1), before.unbind(1), blocks, strict=True)
-            )
+            each = zip(z.unbind(1), before.unbind(1), blocks, strict=True)
+            writes_of = ((new - old).flatten(1) @ own.attn.out.weight.T for new, old, own in each)
+            added = reduce(operator.add, writes_of)
             writes[f"blocks.{len(blocks) - 1}.hook_resid_post"] = self._add(added)
         else:
             for layer in set(replaced.nonzero()[:, 0].tolist()):

@@ -9,6 +9,7 @@ subtracts, but not its scale, which depends on the context.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -123,7 +124,7 @@ def picture_tables(model: SequenceModel) -> dict[str, tuple[torch.Tensor, list[s
     return {name: entry for name, entry in found.items() if 2 <= len(entry[1]) <= MOST_ROWS}
 
 
-def _embedding(name: str, table: torch.Tensor, rows: list[str | int]) -> Results:
+def _embedding(name: str, table: torch.Tensor, rows: Sequence[str | int]) -> Results:
     """Return the cosines of a table's rows, and their principal components."""
     directions = table / table.norm(dim=1, keepdim=True).clamp(min=1e-12)
     centered = table - table.mean(0)
@@ -154,7 +155,7 @@ def composition_scores(model: SequenceModel) -> np.ndarray:
     NaN for a component that is not earlier, and in ways in which a component does not read.
     """
     qk, ov = head_circuits(model)
-    blocks, heads, width = model.transformer.blocks, model.transformer.heads, qk.shape[1]
+    blocks, heads, width = model.transformer.in_turn, model.transformer.heads, qk.shape[1]
     into = [_reading(block.mlp.up.weight, block.ln2).T for block in blocks]
     readers = [*zip(qk, qk.mT, ov, strict=True), *([None, None, None, up] for up in into)]
     writers = [*ov, *(block.mlp.down.weight.T for block in blocks)]

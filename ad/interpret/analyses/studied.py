@@ -115,7 +115,9 @@ class Studied:
             (self.features,) = features_of(self.model).values()
             directions = {"ahead": self.ahead, "turn": self.turn}
             self.readers = readout(self.model, directions, {})  # [2, C]
-        self.front = self.features.cells.index(front_cell(subject, ""))
+        front = front_cell(subject, "")
+        assert front is not None  # `check` of the analysis has asked for the agent's view
+        self.front = self.features.cells.index(front)
         self.contexts, self.passed = {}, {}
         for name in SITUATIONS:
             made = made_contexts(subject, name, ASKED, COUNT)
@@ -186,7 +188,7 @@ class Studied:
             rises.append((self.run(contexts, add).forward - before.forward).mean())
         return float(np.quantile(rises, 0.95))
 
-    def in_front(self, thing: tuple[int, int, int]) -> Passed:
+    def in_front(self, thing: tuple[int, int, int] | np.ndarray) -> Passed:
         """Return the pass with another thing in front, asked for 0.9; it is no observation."""
         contexts = self.contexts[NOTHING, HIGH, 1]
         image = contexts.window["observation"].clone()

@@ -85,9 +85,9 @@ def by_cell(subject, shift: int = 0) -> Results:
 
 def by_word(subject, found: Results) -> Results:
     """Return the sums of weight x view over the cells that show the same thing."""
-    if "state x view" not in found:
-        return {}
     part = _picture(subject.model)
+    if part is None or "state x view" not in found:
+        return {}
     seen = subject.contexts.window[field_name("observation", part)][0, -1].cpu().numpy()
     numbers, values = encoded_cells(seen).reshape(-1, len(KINDS)), found["state x view"].values[0]
     sums = {
@@ -118,7 +118,7 @@ def times_view(subject, results: Results) -> Results:
             values = np.add.reduceat(array.values * read, starts, axis=-2)
             about = f"{array.about}; times what is observed"
             found[name + suffix] = LabeledArray(
-                values, array.axes | {"channel": list(KINDS)}, about
+                values, {**array.axes, "channel": list(KINDS)}, about
             )
     return found
 

@@ -146,7 +146,7 @@ class App:
     def model(self, body: Body) -> dict:
         """Let the model play: {token, until}; `done` says whether it reached that end."""
         session, until = self._session(body), body.get("until", "step")
-        if until not in UNTIL:
+        if not isinstance(until, str) or until not in UNTIL:
             raise ConfigError(f"until must be {', '.join(UNTIL[:-1])} or {UNTIL[-1]}")
         done = session.play(until, MOST_STEPS)
         return self._view(session, body) | {"done": done}
@@ -201,7 +201,7 @@ class App:
         old.env.close()
         session = Session(old.subject, old.task, old.seed, entries)
         session.direction = old.direction
-        self.sessions[body["token"]] = session
+        self.sessions[str(body["token"])] = session
         return session
 
     def _session(self, body: Body) -> Session:
@@ -216,9 +216,12 @@ def checked(session: Session, entry: object) -> Entry:
     """Return an entry whose values have the right types. Raises ConfigError for another one."""
     if type(entry) is int:
         return entry
-    kind = entry.get("do") if isinstance(entry, dict) else None
+    kinds = f"an entry is the number of an action, or does {', '.join(ENTRIES)}"
+    if not isinstance(entry, dict):
+        raise ConfigError(kinds)
+    kind = entry.get("do")
     if not isinstance(kind, str) or kind not in ENTRIES:
-        raise ConfigError(f"an entry is the number of an action, or does {', '.join(ENTRIES)}")
+        raise ConfigError(kinds)
     if unknown := entry.keys() - {"do", *ENTRIES[kind]}:
         raise ConfigError(f"an entry that does {kind} has no {unknown.pop()}")
     spec, history = session.model.spec, session.history
@@ -230,7 +233,7 @@ def checked(session: Session, entry: object) -> Entry:
         "y": MOST_SIDE,
     }
     choices = {
-        "thing": (*session.env.unwrapped.things, *THINGS),
+        "thing": (*session.env.world.things, *THINGS),
         "kind": ("zero", "mean"),
         "name": ("A", "B"),
         "view": (False, True),

@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
     """One request."""
 
     timeout = 30  # seconds that a connection may be silent
-    server: AppServer
+    server: AppServer  # ty: ignore[incompatible-mutable-override] it makes the handlers
 
     def do_GET(self) -> None:
         """Answer with a file of the page."""

@@ -19,9 +19,10 @@ from ad.data.spec import OBSERVATIONS, field_name
 from ad.errors import ConfigError
 from ad.interpret import edits
 from ad.interpret.components import HEAD, MLP, Ablated, Replacements, parse_components
-from ad.interpret.contexts import RETURN_TO_GO, Contexts
+from ad.interpret.contexts import Contexts
 from ad.interpret.edits import EditedHistory, Observation, Reader, Transition
 from ad.interpret.hooks import Write, hooked
+from ad.methods.context_policy import ReturnConditionedPolicy
 from ad.models.positions import EnvTime
 from ad.rollout.rollout import allowed_logits, derive_seeds
 from ad.rollout.tasks import env_seed, policy_of, selection_of
@@ -46,7 +47,7 @@ class Session:
         self.run, self.method, self.model = subject.run, subject.method, subject.model
         self.config = self.run.config
         self.env = make_envs(self.config.env, task[None])
-        self.mask = self.env.unwrapped.action_mask(self.env.unwrapped.tasks)  # [1, A] or None
+        self.mask = self.env.world.action_mask(self.env.world.tasks)  # [1, A] or None
         env_seeds, self.key = derive_seeds([env_seed(seed, task)])
         observation, _ = self.env.reset(seed=env_seeds)
         self.played = EditedHistory((), self._parts(observation))
@@ -109,9 +110,8 @@ class Session:
     @property
     def asked(self) -> float | None:
         """The return that is asked for in an episode, None for a model without a return to go."""
-        if RETURN_TO_GO not in self.model.tokenizer.inputs:
-            return None
-        return float(self.reader(False).inner.target[0])
+        inner = self.reader(False).inner
+        return float(inner.target[0]) if isinstance(inner, ReturnConditionedPolicy) else None
 
     def contexts(self) -> Contexts:
         """Return the present decision as the model reads it, the time overridden too."""
@@ -161,8 +161,8 @@ class Session:
 
     def frame(self) -> np.ndarray | None:
         """Draw the present state, uint8 [H, W, 3], or None if the world does not draw."""
-        if self.env.unwrapped.things:
-            return self.env.unwrapped.draw()
+        if self.env.world.things:
+            return self.env.world.draw()
         time = int(self.played.time[-1])
         transitions = self.played.transitions
         episode = transitions[len(transitions) - time :] if time else [self._imagined()]
@@ -223,7 +223,7 @@ class Session:
         if view:
             parts = self.model.spec.observation
             return self._edit(partial(edits.put, parts=parts, thing=thing, x=x, y=y))
-        world = self.env.unwrapped
+        world = self.env.world
         if thing not in world.things:
             raise ConfigError(f"no {thing} can be put into the grid of this world")
         try:

@@ -70,7 +70,7 @@ def session_view(session: Session) -> dict:
 def _world(session: Session) -> dict:
     """Return the picture, the time, and the episodes so far."""
     history, spec = session.played, session.model.spec
-    world, frame = session.env.unwrapped, session.frame()
+    world, frame = session.env.world, session.frame()
     ended = np.array([[step.ended for step in history.transitions]], bool)
     rewards = np.array([[step.reward for step in history.transitions]], np.float64)
     whole = episodes(ended, rewards)
@@ -279,7 +279,7 @@ def _short_hash(value: np.ndarray) -> str:
 def _numbers(values: np.ndarray) -> list:
     """Return numbers for JSON, which has no NaN and no infinity: null."""
     rounded = np.round(np.asarray(values, np.float64), DIGITS)
-    return np.where(np.isfinite(rounded), rounded, None).tolist()
+    return np.where(np.isfinite(rounded), rounded.astype(object), np.array(None)).tolist()
 
 
 def _png(frame: np.ndarray) -> str:

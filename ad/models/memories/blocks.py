@@ -8,6 +8,7 @@ the tokens in the cache. Every intermediate value that analyses read or change i
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from ad.config.schema import ModelConfig
 from ad.models.memories.base import Cache, Memory
 from ad.models.points import HookPoint
+
+if TYPE_CHECKING:
+    from ad.models.memories.attention import Attention
 
 
 class Norm(nn.LayerNorm):
@@ -73,6 +77,8 @@ class Block(nn.Module):
     its name among the modules. With `norm` none both read the residual stream as it is.
     """
 
+    attn: "Attention"  # of a transformer
+
     def __init__(self, mixer: nn.Module, name: str, config: ModelConfig):
         super().__init__()
         self.dropout, self.mixer = config.dropout, name
@@ -113,6 +119,11 @@ class Blocks(Memory):
         # Of the weights' dtype and device: without blocks and norm there are no weights.
         self.register_buffer("like", torch.empty(0), persistent=False)
         self._initialize(config.layers)
+
+    @property
+    def in_turn(self) -> list[Block]:
+        """The blocks in their order."""
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     def forward(self, tokens: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Return the hidden states of `tokens`, which follow those in `cache` and enter it."""
