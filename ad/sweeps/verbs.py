@@ -137,10 +137,11 @@ def verify_entry(
     from ad.sweeps.records import add_records
 
     plan = load_sweep(file, board) if file else None
-    if plan and not plan.entries:
+    entries = plan.entries if plan else None
+    if plan and not entries:
         raise ConfigError(f"{file} names no file of entries")
     verdict = entry.verify_entry(bundle, minutes, run_program)
-    if plan:
+    if plan and entries:
         record = entry_record(plan, verdict.config, verdict.again, sha256(bundle))
-        add_records(plan.entries, [record])
-        info(f"{record.row} is in {plan.entries}: --table true writes the page of the board")
+        add_records(entries, [record])
+        info(f"{record.row} is in {entries}: --table true writes the page of the board")
