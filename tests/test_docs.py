@@ -107,14 +107,30 @@ def test_the_component_of_such_a_page_keeps_its_contract(kind, tmp_path):
     run_commands([write, check], tmp_path)
 
 
-@pytest.mark.docs
-@pytest.mark.skipif(bool(MISSING), reason="needs chromium and chromedriver")
-def test_the_site_opens_from_disk_with_its_search(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The site; a link or a heading that does not exist is an error of its build."""
     from scripts.docs.__main__ import build
 
-    build(tmp_path / "site")  # raises for a link or a heading that does not exist
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    build(folder)
+    return folder
+
+
+@pytest.mark.docs
+def test_the_site_has_all_pages_and_names_no_file_of_another_host(site):
+    texts = {str(path.relative_to(site)): path.read_text() for path in site.rglob("*.html")}
+    assert {"index.html", "concepts.html", "add/method.html", "api/ad.methods.html"} < {*texts}
+    assert "<math" in texts["methods.html"]
+    loads = r'<(?:script|img|iframe|link rel="stylesheet")[^>]*(?:src|href)="(?:https?:)?//'
+    assert not [path for path, text in texts.items() if re.search(loads, text)]
+
+
+@pytest.mark.docs
+@pytest.mark.skipif(bool(MISSING), reason="needs chromium and chromedriver")
+def test_the_site_opens_from_disk_with_its_search(site):
     with browser() as window:
-        window.open(f"file://{tmp_path}/site/worlds.html")
+        window.open(f"file://{site}/worlds.html")
         assert window.script("return document.images.length") == len(envs.REGISTRY.names())
         window.press("f", *"permutation")  # f is the key of the search
         window.wait("document.querySelectorAll('.md-search-result__item').length > 2")
