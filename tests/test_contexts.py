@@ -9,6 +9,7 @@ from ad.errors import ConfigError
 from ad.interpret import contexts as contexts_module
 from ad.interpret.contexts import environments, rollout_contexts
 from ad.methods import build_method
+from ad.registry import MEMORIES
 from ad.runtime.run import Run
 
 GREEDY = ["--evaluation.action", "greedy", "--data.context_length", "7"]
@@ -22,7 +23,12 @@ METHODS = {
     "decision-pretrained": ["--method.name", "dpt"],
 }
 READERS = METHODS | {
-    **{f"{name} with a GRU": [*words, "--model.memory", "gru"] for name, words in METHODS.items()},
+    **{
+        f"{name}, {memory}": [*words, "--model.memory", memory]
+        for name, words in METHODS.items()
+        for memory in MEMORIES
+        if memory != "transformer"
+    },
     "asked across episodes": [
         *("--method.name", "decision_transformer"),
         *("--method.settings", "{across_episodes: true}"),

@@ -30,7 +30,9 @@ def method(request):
     return build_method(MethodConfig(name=request.param))
 
 
-@pytest.fixture(params=[*(("transformer", name) for name in TOKENIZERS), ("gru", "fused")])
+@pytest.fixture(
+    params=[*(("transformer", name) for name in TOKENIZERS), ("gru", "fused"), ("min_gru", "fused")]
+)
 def model(request, method, spec) -> SequenceModel:
     torch.manual_seed(0)
     memory, tokenizer = request.param

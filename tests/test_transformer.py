@@ -15,7 +15,7 @@ from ad.models.memories.transformer import Transformer
 from ad.models.positions import Rotary
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
-from ad.registry import ENCODERS, POSITIONS, REWARDS, TOKENIZERS
+from ad.registry import ENCODERS, MEMORIES, POSITIONS, REWARDS, TOKENIZERS
 from envs.spaces import Discrete
 
 CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32, positions=40)
@@ -24,14 +24,15 @@ PRESENT = ("observation", "time")  # arguments of `ContextPolicy.act`, which cou
 # The field of a window that a position embedding reads; those not listed read none.
 FIELD_OF_POSITION = {"env_time": "time", "history": "step"}
 
+RECURRENT = itertools.product(("fused", "separate"), sorted({*MEMORIES} - {"transformer"}))
 VARIANTS = [
     *({"encoder": name} for name in ENCODERS if ENCODERS.load(name).supports(Discrete(9, (3, 3)))),
     *({"tokenizer": tokenizer, "position": name} for tokenizer in TOKENIZERS for name in POSITIONS),
     *({"tokenizer": "separate", "reward": reward} for reward in REWARDS),
     {"tokenizer": "separate", "reward_token": "before", "position": "rotary"},
     *({"tokenizer": tokenizer, "norm": "none"} for tokenizer in ("fused", "conditioned")),
-    *({"tokenizer": tokenizer, "memory": "gru"} for tokenizer in ("fused", "separate")),
-    {"memory": "gru", "position": "history", "norm": "none"},
+    *({"tokenizer": tokenizer, "memory": memory} for tokenizer, memory in RECURRENT),
+    *({"memory": memory, "position": "history", "norm": "none"} for memory in MEMORIES),
 ]
 
 

@@ -63,15 +63,8 @@ class Recurrence(nn.GRU):
         return torch.cat(outputs, 1)
 
 
-class GRU(Blocks):
-    """Blocks of a layer of gated recurrent units and an MLP."""
-
-    def __init__(self, config: ModelConfig, *tokens):
-        layers = (Recurrence(config.width) for _ in range(config.layers))
-        super().__init__((Block(each, "gru", config) for each in layers), config, *tokens)
-        for block in self.blocks:
-            for gate in block.get_parameter("gru.weight_hh_l0").split(config.width):
-                nn.init.orthogonal_(gate)
+class RecurrentMemory(Blocks):
+    """Blocks whose mixing layers keep a vector for each environment, [N, C]."""
 
     def new_cache(self, num_envs: int, capacity: int) -> RecurrentCache:
         """Return an empty cache for `num_envs` environments."""
@@ -83,3 +76,14 @@ class GRU(Blocks):
         """Return an empty cache for episodes, of any length."""
         shape = len(self.blocks), num_envs, self.like, self.width
         return RecurrentEpisodeCache(*shape, first, new)
+
+
+class GRU(RecurrentMemory):
+    """Blocks of a layer of gated recurrent units and an MLP."""
+
+    def __init__(self, config: ModelConfig, *tokens):
+        layers = (Recurrence(config.width) for _ in range(config.layers))
+        super().__init__((Block(each, "gru", config) for each in layers), config, *tokens)
+        for block in self.blocks:
+            for gate in block.get_parameter("gru.weight_hh_l0").split(config.width):
+                nn.init.orthogonal_(gate)
