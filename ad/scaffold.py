@@ -159,7 +159,8 @@ def _texts(files: dict[Path, str], name: str, place: str, is_file: bool) -> dict
 def _with_line(own: Kind, key: str, place: str) -> str:
     """Return the text of the registry with a line for `key`, after the last smaller name."""
     text = Path(own.file).read_text(encoding="utf-8")
-    table = re.search(rf"^{own.table} = Registry\($.*?^    \}},$", text, re.MULTILINE | re.DOTALL)
+    form = rf"^{own.table}(: [^=\n]+)? = Registry\($.*?^    \}},$"
+    table = re.search(form, text, re.MULTILINE | re.DOTALL)
     if table is None:
         raise ConfigError(f"{own.file} has no table {own.table} of the form that it had")
     entries = list(re.finditer(r'^        "([^"]+)": .*\n', table[0], re.MULTILINE))
