@@ -21,6 +21,7 @@ Packages, each of which imports only packages above it in this list:
     reporting/        report, tables, plots, videos, verification of files
     pipeline          the verbs of one run in turn: collect, train, evaluate, record, report
     check             a small experiment that tries components against their contracts
+    doctor            a short look at why a world does not learn; findings are its sentences
     scaffold          files to begin with: components from templates/, experiments
     interpret/        looking inside a trained model: hooks, contexts, analyses, page, app
     exchange/         histories and trained models in formats that others read

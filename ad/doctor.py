@@ -75,7 +75,7 @@ def gather(config: Experiment, folder: Path) -> Evidence:
     for task in train:
         arrays = load_history(store.folder(task)).arrays
         evidence.histories.append({name: arrays[name] for name in names if name in arrays})
-    if len(evidence.rewards) > 1:  # else a model has nothing to learn
+    if not evidence.pays_the_same:  # else a model has nothing to learn
         with contextlib.suppress(NumericError):
             _train(evidence, small)
     return evidence

@@ -22,13 +22,13 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ad.config.schema import Experiment, parse_dump
+from ad.config.schema import Experiment, dump, parse_dump
 from ad.config.yaml_io import YamlFile
 from ad.errors import ADError, ConfigError, CorruptError
 from ad.evaluation.scores import SCORES, columns
@@ -85,6 +85,7 @@ def submit(run: Run, program: Path | None = None) -> Path:
     `release`.
     """
     path = run.folder / "entry.tar"
+    _check_components(run.folder, run.config)
     if program:
         _pack_program(run, program, path)
     elif read_results(run) is None:
@@ -138,7 +139,7 @@ def _pack_program(run: Run, program: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, threads = Path(name), run.config.threads or os.cpu_count() or 1
         shutil.copyfile(program, folder / PROGRAM)
-        shutil.copyfile(run.folder / "config.yaml", folder / "config.yaml")
+        write_text(folder / "config.yaml", dump(replace(run.config, root=".")))
         card = PROGRAM_CARD.format(name=run.config.name, world=run.config.env.id)
         write_text(folder / "README.md", card)
         write_json(folder / CLAIM, {"split": run.split.hash})
@@ -165,28 +166,35 @@ def _read(bundle: Path, folder: Path) -> tuple[Experiment, dict]:
     try:
         text = (folder / "config.yaml").read_text(encoding="utf-8")
         config, claim = parse_dump(text), json.loads((folder / CLAIM).read_bytes())
-        foreign = [
-            *_foreign_components(config),
-            *filter(PLACE.fullmatch, _texts(YamlFile(text).data)),
-        ]
+        texts = list(_texts(YamlFile(text).data))
         if not isinstance(claim, dict) or not isinstance(claim.get("splits"), dict):
             raise ValueError(f"{CLAIM} holds no scores")
     except (ValueError, TypeError, RecursionError) as error:
-        raise CorruptError(f"{bundle} is no entry: {error}") from error
-    if foreign:
-        raise ConfigError(
-            f"{bundle} names {foreign[0]!r:.80}, which is no component of this suite: an entry "
-            "holds no code, and none is imported for it"
-        )
+        text = "".join(letter for letter in str(error) if letter.isprintable())[:300]
+        raise CorruptError(f"{bundle} is no entry: {text}") from error
+    _check_components(bundle, config, texts)
     return config, claim
 
 
-def _foreign_components(config: Experiment) -> list[str]:
-    """Return the names of components that are not in the tables of the suite."""
+def _check_components(what: Path, config: Experiment, texts: Iterable[str] = ()) -> None:
+    """Raise ConfigError if `config` or one of its `texts` needs code or files of another machine.
+
+    `what` begins the sentence.
+    """
     env, source = config.env.id, config.source.algorithm
-    foreign = outside_classes(config)
+    foreign = [*outside_classes(config), *filter(PLACE.fullmatch, texts)]
     foreign += [] if env in REGISTRY or env in PRESETS else [env]
-    return foreign + ([] if source in SOURCES else [source])
+    foreign += [] if source in SOURCES else [source]
+    if foreign:
+        raise ConfigError(
+            f"{what} names {foreign[0]!r:.80}, which is no component of this suite: an entry "
+            "holds no code, and none is imported for it"
+        )
+    if source == "demonstrations":
+        raise ConfigError(
+            f"{what} has source.algorithm demonstrations, whose agents are files of the machine "
+            "that made them: it cannot be evaluated elsewhere"
+        )
 
 
 def _texts(data: Any) -> Iterator[str]:

@@ -27,6 +27,7 @@ from ad.runtime.devices import choose_device
 from ad.runtime.isolated import has_network
 from ad.runtime.run import Run
 from ad.training.provenance import check_fingerprint, hardware
+from envs.presets import resolve
 
 LEAST_TASKS, MOST_TASKS = 10, 100  # of those that `seed` draws
 NewPolicy = Callable[[int], Policy]
@@ -93,9 +94,10 @@ def _fresh(run: Run, new_policy: NewPolicy, seed: int) -> tuple[str, dict]:
     used = np.concatenate([split.train_index, split.held_out_index])
     tasks = np.delete(split.all_tasks, used, axis=0)
     about = "tasks that are in neither part of the split"
+    world, kwargs = resolve(config.env.id, config.env.kwargs)
     if hasattr(run.world, "family_seed"):
-        kwargs = config.env.kwargs | {"family_seed": seed}
-        config = replace(config, env=replace(config.env, kwargs=kwargs))
+        env = replace(config.env, id=world, kwargs=kwargs | {"family_seed": seed})
+        config = replace(config, env=env)
         tasks, about = configured_world(config.env).all_tasks(), f"tasks of family_seed {seed}"
     elif len(tasks) < LEAST_TASKS:
         tasks = split.held_out_tasks

@@ -12,6 +12,7 @@ from functools import cached_property
 from types import FunctionType
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from ad.config.schema import Experiment
 from ad.data.episodes import episodes, episodes_to
@@ -83,9 +84,8 @@ class Evidence:
     @cached_property
     def best_return(self) -> float | None:
         """The mean optimal return, else that of the source at its end; None without both."""
-        best = self.run.world.optimal_return(self.tasks, self.config.env.episode_length)
-        if best is not None and np.isfinite(best).any():
-            return float(np.nanmean(best))
+        if self.optimal is not None:
+            return float(np.nanmean(self.optimal))
         return float(self.ends[:, 1].mean()) if len(self.ends) else None
 
     @cached_property
@@ -93,6 +93,18 @@ class Evidence:
         """The different rewards that random actions and the source had."""
         own = [self.random.trajectory["reward"], *(arrays["reward"] for arrays in self.histories)]
         return np.unique(np.concatenate([np.unique(rewards) for rewards in own]))
+
+    @cached_property
+    def optimal(self) -> np.ndarray | None:
+        """The optimal return of each task, [K]; None where the world does not know one."""
+        best = self.run.world.optimal_return(self.tasks, self.config.env.episode_length)
+        return None if best is None or not np.isfinite(best).any() else best
+
+    @cached_property
+    def pays_the_same(self) -> bool:
+        """Whether every reward is the same, and so is the return of every random episode."""
+        returns = self.random.returns
+        return len(self.rewards) < 2 and not np.ptp(returns[np.isfinite(returns)])
 
     @cached_property
     def episodes_to_learn(self) -> float | None:
@@ -129,13 +141,16 @@ class Evidence:
     def equal_tasks(self) -> np.ndarray:
         """Whether equal actions had equal consequences in two tasks, bool [K, K].
 
-        Tasks whose rewards are all the same say nothing and are equal to none.
+        Tasks whose rewards are all the same say nothing and are equal to none. Nor do those, where
+        the optimum is known, of which random actions saw less than the best: two may share a part.
         """
         played = self.random.trajectory
         flat = np.concatenate(
             [np.stack([own.tobytes() for own in values])[:, None] for values in played.values()], 1
         )
         says = np.ptp(played["reward"], axis=1) > 0
+        if self.optimal is not None:
+            says &= np.nanmax(self.random.returns, 1) >= ALMOST * self.optimal
         return (flat[:, None] == flat).all(2) & says & says[:, None]
 
     @cached_property
@@ -176,7 +191,7 @@ class Evidence:
         None unless an observation is an index.
         """
         space = self.run.world.single_observation_space
-        if self.model is None or not self.histories or not hasattr(space, "n"):
+        if self.model is None or not self.histories or not isinstance(space, Discrete):
             return None
         known = np.zeros(int(space.n), bool)
         for arrays in self.histories:
@@ -189,6 +204,8 @@ class Evidence:
     def learns(self) -> bool:
         """Whether the model has 70 % of what is to be gained over random actions, at its end."""
         if self.model is None or self.best_return is None:
+            return False
+        if self.optimal is None and is_flat(self.ends):  # the best known may be as bad as random
             return False
         gained = _last(self.model).mean() - self.random_return
         return gained > 0.7 * max(self.best_return - self.random_return, 0)
@@ -204,8 +221,7 @@ def summary(e: Evidence) -> str:
     if e.model is not None:
         first, end = np.nanmean(e.model.returns[:, 0]), _last(e.model).mean()
         text += f", the model {first:.3g} at first and {end:.3g} at the end on held-out tasks"
-    best = e.run.world.optimal_return(e.tasks, e.config.env.episode_length)
-    return text + ("" if best is None else f"; the optimum is {np.nanmean(best):.3g}")
+    return text + ("" if e.optimal is None else f"; the optimum is {np.nanmean(e.optimal):.3g}")
 
 
 def findings(e: Evidence) -> dict[str, str]:
@@ -225,7 +241,7 @@ def findings(e: Evidence) -> dict[str, str]:
 
 def rewards_are_equal(e: Evidence) -> str | None:
     """Tell of rewards that pay for time: nothing says which actions are good."""
-    if len(e.rewards) > 1 or e.rewards[0] == 0:
+    if not e.pays_the_same or e.rewards[0] == 0:
         return None
     return (
         f"saw: every reward is {e.rewards[0]:.3g}; likely: the world pays for time, not for "
@@ -283,11 +299,13 @@ def observation_tells_the_task(e: Evidence) -> str | None:
 
 def random_actions_are_as_good(e: Evidence) -> str | None:
     """Tell of worlds in which nothing is to be gained."""
-    best, own = e.best_return, e.random_return
-    if best is None or best - own > (1 - ALMOST) * max(abs(best), abs(own)) or len(e.rewards) < 2:
+    if e.optimal is None or e.pays_the_same:
+        return None
+    best, own = float(np.nanmean(e.optimal)), e.random_return
+    if best - own > (1 - ALMOST) * max(abs(best), abs(own)):
         return None
     return (
-        f"saw: random actions have a return of {own:.3g}, the best known is {best:.3g}; likely: "
+        f"saw: random actions have a return of {own:.3g}, the optimum is {best:.3g}; likely: "
         "there is nothing to learn; change: env.episode_length (shorter), env.kwargs (larger)"
     )
 
@@ -316,9 +334,8 @@ def episodes_are_too_short(e: Evidence) -> str | None:
 def source_does_not_improve(e: Evidence) -> str | None:
     """Tell of histories without improvement: a model cannot distill what they lack."""
     source = SOURCES.load(e.config.source.algorithm)
-    optimal = e.run.world.optimal_return(e.tasks, e.config.env.episode_length)
-    best = None if optimal is None else float(np.nanmean(optimal))
-    is_told = source.privileged_info != "nothing" or len(e.rewards) < 2
+    best = None if e.optimal is None else float(np.nanmean(e.optimal))
+    is_told = source.privileged_info != "nothing" or e.pays_the_same
     if not len(e.ends) or is_told or not is_flat(e.ends, best):
         return None
     first, end = e.ends.mean(0)
@@ -459,13 +476,13 @@ def context_does_not_help(e: Evidence) -> str | None:
 
 OF_THE_WORLD: tuple[FunctionType, ...] = (
     rewards_are_equal,
-    rewards_are_rare,
     tasks_are_equal,
     held_out_tasks_are_train_tasks,
     random_actions_are_as_good,
     episodes_are_too_short,
 )
 OF_THE_LEARNING: tuple[FunctionType, ...] = (
+    rewards_are_rare,
     observation_tells_the_task,
     context_is_too_short,
     rewards_are_not_read,

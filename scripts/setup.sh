@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Creates .venv with the packages of scripts/requirements.txt, unless it is up to date: every file must have a hash that
-# is listed there. PYTHON names another interpreter than python3 (3.11 to 3.13).
+# Creates .venv with the packages of scripts/requirements.txt, unless it is up to date: every file but those of torch must
+# have a hash that is listed there. PYTHON names another interpreter than python3 (3.11 to 3.13).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -213,6 +213,20 @@ def test_a_class_outside_the_suite_is_not_imported(members, pack, nothing_runs, 
     refused(pack(forged), "which is no component of this suite", ConfigError)
 
 
+def test_a_source_that_reads_files_of_another_machine_is_refused(members, pack, nothing_runs):
+    settings = {"entries": [{"experiment": "/tmp/theirs.yaml", "at": 1.0}]}
+    source = {"algorithm": "demonstrations", "settings": settings}
+    forged = changed(members, CONFIG, lambda config: config["source"].update(source))
+    refused(
+        pack(forged), "has source.algorithm demonstrations, whose agents are files", ConfigError
+    )
+
+
+def test_a_text_that_YAML_cannot_read_is_refused(members, pack, nothing_runs):
+    text = members[CONFIG].replace(b"device:", b"x: 1:" + b"00:" * 300 + b"00.5\ndevice:")
+    refused(pack(members | {CONFIG: text}), "is no entry")
+
+
 @pytest.mark.parametrize("name", ["model.pt", "run.py", "../../x", "/tmp/x", "./config.yaml"])
 def test_a_member_that_no_entry_has_is_refused(members, pack, nothing_runs, name):
     refused(pack(members | {name: b"import os"}), f"has the member '{name}', which no entry has")

@@ -90,7 +90,7 @@ class YamlFile:
             return self._refuse(path, f"has a value of the unsupported type {node.tag}")
         try:
             value = self._loader.construct_object(node)
-        except (ValueError, yaml.YAMLError):
+        except (ValueError, OverflowError, yaml.YAMLError):
             return self._refuse(path, f"has a value that cannot be read: {as_yaml(node.value)}")
         if type(value) in (int, float) and not DECIMAL.fullmatch(node.value):
             return self._refuse(path, f"must be written in base 10 and be finite, not {node.value}")

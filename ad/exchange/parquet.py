@@ -67,6 +67,8 @@ class Parquet(Format):
 
     def write(self, place: str, export: Export) -> None:
         folder = Path(os.path.abspath(place))
+        if folder.exists() and not any(folder.glob("data/train-*.parquet")):
+            raise ConfigError(f"{place} is no data set of this format: it is not replaced")
         with locked(folder):
             temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
             for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
@@ -402,7 +404,7 @@ CARD = """\
 {about}
 
 A row of `transitions` is a transition: `task` is the number of the task, and the rows of an actor
-stand in the order of its `step`, so that its return rises from row to row. A row of `episodes` is a
+stand in the order of its `step`, from the first of learning to the last. A row of `episodes` is a
 whole episode, with its `return`. An array of an observation is a list of its flattened entries.
 
 The environment:

@@ -85,7 +85,10 @@ def unpack(path: Path, folder: Path, *names: tuple[str, ...]) -> None:
     CorruptError for anything that `pack` does not write: another member, a link, a member that is
     there twice or too large, compression, bytes between and behind the members, a wrong hash.
     """
-    for name, content in _members(path, {name for own in names for name in own}).items():
+    members = _members(path, {name for own in names for name in own})
+    if tuple(members) not in [(*own, SUMS) for own in names]:
+        raise CorruptError(f"{path} is no entry as scripts.submit writes it: it has other members")
+    for name, content in members.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     verify_sums(folder, *names, what=f"the entry {path}")
@@ -119,7 +122,7 @@ def _members(path: Path, known: set[str]) -> dict[str, bytes]:
             raise ValueError(f"it lacks {missing[0]}")
         if _packed(members) != content:
             raise ValueError("it has bytes that are in no member, or properties of members")
-    except (tarfile.TarError, ValueError, EOFError) as error:
+    except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
         raise CorruptError(f"{path} is no entry as scripts.submit writes it: {error}") from error
     return members
 

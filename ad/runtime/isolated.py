@@ -4,7 +4,8 @@ The limits are for data of strangers that our own code reads: a model that is to
 evaluation without an end, a library that fetches what a file names. Linux gives the child a network
 of its own, without a connection, where it permits that (`unshare`); an audit hook refuses sockets
 of Python in any case. The child is no sandbox: it runs as the same user and can read and write that
-user's files, and code that is not Python's passes the hook. What the child starts has its limits.
+user's files, and code that is not Python's passes the hook. What the child starts has its limit of
+memory; a process that begins a session of its own outlives the limit of time.
 """
 
 import ctypes
@@ -35,7 +36,7 @@ def call_isolated(function: str, arguments: dict, seconds: float, memory: int = 
     function raises, MachineError where the child exceeds a limit or ends before its answer, and
     CorruptError for any other exception, which is what data that nobody checked leads to.
     """
-    command = [sys.executable, "-m", "ad.runtime.isolated", function, str(memory)]
+    command = [sys.executable, "-P", "-m", "ad.runtime.isolated", function, str(memory)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environment |= {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin starve on a busy machine
     child = subprocess.Popen(
@@ -94,9 +95,15 @@ def _main() -> None:
 
 def _limit(memory: int) -> None:
     """Set the limits of this process and of those that it starts; it must have one thread."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits = (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_FSIZE, FILE),
+        (resource.RLIMIT_CORE, 0),
+    )
+    for kind, most in limits:
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
     libc = ctypes.CDLL(None)
     if hasattr(libc, "unshare") and libc.unshare(NEW_NETWORK):  # only root may, without a new user
         libc.unshare(NEW_USER | NEW_NETWORK)

@@ -41,9 +41,10 @@ def picture(site: Path, name: str) -> str:
 
 def _markdown_files() -> list[PurePosixPath]:
     """Return the Markdown files of the repository that are tracked, by their paths in it."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+    command = ["git", "ls-files", "--cached", "*.md"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return [PurePosixPath(line) for line in done.stdout.splitlines()]
+    lines = done.stdout.splitlines()
+    return [PurePosixPath(line) for line in lines if (ROOT / line).exists()]
 
 
 def _page(path: PurePosixPath) -> PurePosixPath:

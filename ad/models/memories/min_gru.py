@@ -66,7 +66,7 @@ class MinGRU(RecurrentMemory):
     def __init__(self, config: ModelConfig, *tokens):
         layers = (LinearRecurrence(config.width) for _ in range(config.layers))
         super().__init__((Block(each, "min_gru", config) for each in layers), config, *tokens)
-        # The units average over 1 to LONGEST tokens, spread evenly on a logarithmic scale.
-        lengths = LONGEST ** torch.linspace(0.1, 1, config.width)
+        # The units average over 2 to LONGEST tokens, spread evenly on a logarithmic scale.
+        lengths = 2 * (LONGEST / 2) ** torch.linspace(0, 1, config.width)
         for block in self.blocks:
             block.get_parameter("min_gru.gate.bias").data = -(lengths - 1).log()
