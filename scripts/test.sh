@@ -13,5 +13,5 @@ if [ "${1:-}" = --all ]; then
 fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/ty check
+.venv/bin/ty check --python .venv  # also where another environment is active
 .venv/bin/python -m pytest -q -m "$left_out" -n auto --dist loadfile "$@"
