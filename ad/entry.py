@@ -30,7 +30,7 @@ from typing import Any
 
 from ad.config.schema import Experiment, dump, parse_dump
 from ad.config.yaml_io import YamlFile
-from ad.errors import ADError, ConfigError, CorruptError
+from ad.errors import ADError, ConfigError, CorruptError, printable
 from ad.evaluation.scores import SCORES, columns
 from ad.exchange.card import read_results
 from ad.exchange.release import (
@@ -170,8 +170,7 @@ def _read(bundle: Path, folder: Path) -> tuple[Experiment, dict]:
         if not isinstance(claim, dict) or not isinstance(claim.get("splits"), dict):
             raise ValueError(f"{CLAIM} holds no scores")
     except (ValueError, TypeError, RecursionError) as error:
-        text = "".join(letter for letter in str(error) if letter.isprintable())[:300]
-        raise CorruptError(f"{bundle} is no entry: {text}") from error
+        raise CorruptError(f"{bundle} is no entry: {printable(str(error))[:300]}") from error
     _check_components(bundle, config, texts)
     return config, claim
 

@@ -50,3 +50,8 @@ class Problem(NamedTuple):
 
     path: str
     text: str
+
+
+def printable(text: str) -> str:
+    """Return `text` without control characters: a stranger wrote it, and a terminal obeys them."""
+    return "".join(letter for letter in text if letter.isprintable())

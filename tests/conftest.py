@@ -19,6 +19,7 @@ from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.data.histories import HistoryStore
 from ad.data.spec import Spec
+from ad.evaluation.evaluate import evaluate
 from ad.runtime.run import Run
 from envs.minigrid.table_files import VARIABLE
 from envs.spaces import Discrete
@@ -151,6 +152,14 @@ def experiment(collected, tmp_path_factory):
         return collected(name, *words_of(settings), *words)
 
     return build
+
+
+@pytest.fixture(scope="module")
+def evaluated(experiment):
+    """A run that is trained and evaluated; only to be read."""
+    run = train(experiment(training__precision="float32"))
+    evaluate(run)
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ import ad.entry_scores
 from ad.entry import submit, verify
 from ad.entry_scores import evaluate_files
 from ad.errors import ADError, ConfigError, CorruptError, MachineError
-from ad.evaluation.evaluate import evaluate
 from ad.exchange.release import CLAIM, EVALUATED, SUMS
 from ad.rollout.program import ProgramPolicy
 from ad.rollout.rollout import rollout, sampled
@@ -34,11 +33,8 @@ Members = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
-def run(experiment):
-    """A run that is trained and evaluated; only to be read."""
-    run = train(experiment(training__precision="float32"))
-    evaluate(run)
-    return run
+def run(evaluated):
+    return evaluated
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,11 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
-from training_run import train
 
 import envs
 from ad.data.spec import make_spec
 from ad.errors import ConfigError, CorruptError
-from ad.evaluation.evaluate import evaluate, load_model
+from ad.evaluation.evaluate import load_model
 from ad.exchange.policy import ReleasedPolicy
 from ad.exchange.recorded import RecordedWorld
 from ad.exchange.release import EVAL_RESULTS, FILES, SUMS, load_release, release
@@ -25,14 +24,6 @@ from ad.runtime.files import read_checked_json, sha256
 from ad.runtime.run import Run
 
 SEEDS, EPISODES = [0, 1, 2], 6
-
-
-@pytest.fixture(scope="module")
-def evaluated(experiment):
-    """A run that is trained and evaluated; only to be read."""
-    run = train(experiment(training__precision="float32"))
-    evaluate(run)
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ class Minari(Format):
     """Local data sets of Minari; `place` is the id of one, e.g. dark_room/a2c-v0."""
 
     extra = "minari"
-
     lost = "the learner's statistics and checkpoints"
 
     def default_place(self, dataset: Path) -> str:

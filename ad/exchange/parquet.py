@@ -37,6 +37,7 @@ from ad.exchange.formats import (
 from ad.runtime.files import (
     atomic_rename_dir,
     remove,
+    remove_leftovers_of,
     require_disk_space,
     sha256,
     sync,
@@ -71,8 +72,7 @@ class Parquet(Format):
             raise ConfigError(f"{place} is no data set of this format: it is not replaced")
         with locked(folder):
             temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-            for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
-                remove(leftover)
+            remove_leftovers_of(folder)
             fields = transition_fields(export.world)
             rows = len(export.description.tasks) * export.description.num_actors
             rows *= export.description.steps
@@ -196,8 +196,8 @@ def _rows(number: int, history: History, export: Export) -> Iterator[dict[str, n
             own = slice(start, start + ROWS)
             rows = {name: np.asarray(arrays[name][actor, own]) for name in arrays}
             step = np.arange(len(done))[own]
-            place = {"task": step * 0 + number, "actor": step * 0 + actor, "step": step}
-            yield rows | place | {"episode": episode[own]}
+            place = {"task": np.full_like(step, number), "actor": np.full_like(step, actor)}
+            yield rows | place | {"step": step, "episode": episode[own]}
             export.bar.update(len(step))
 
 

@@ -40,7 +40,6 @@ class XLand(Format):
     """Files in the layout of XLand-MiniGrid's data sets; `place` is the path of a file."""
 
     extra = "xland"
-
     lost = (
         "the last observation of an episode (after an import the one before it stands there), "
         "digits of rewards beyond float16, whether an episode of full length was terminated or "

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ad.errors import ConfigError
+from ad.errors import ConfigError, printable
 from ad.methods.policy import Observation, Policy
 
 SECONDS = 20.0  # that a program may take for an answer
@@ -136,7 +136,7 @@ class ProgramPolicy(Policy):
             return ConfigError("the program has closed its input or its output")
         self._errors.seek(-min(1000, self._errors.seek(0, os.SEEK_END)), os.SEEK_END)
         last = self._errors.read().decode(errors="replace").strip().rpartition("\n")[2]
-        text = "".join(letter for letter in last if letter.isprintable())
+        text = printable(last)
         return ConfigError(f"the program ended with exit code {code}{text and ': '}{text}")
 
 

@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 from ad.runtime.files import write_text
-
-ROOT = Path(__file__).parents[2]
+from scripts.docs import ROOT
 
 
 def write(site: Path) -> list[dict[str, str]]:

@@ -11,10 +11,9 @@ import yaml
 
 from ad.config.schema import MethodConfig
 from ad.registry import METHODS
+from scripts.docs import LEADERBOARD
 from scripts.docs.docstrings import as_markdown
 
-ROOT = Path(__file__).parents[2]
-LEADERBOARD = ROOT / "configs/records/leaderboard.yaml"
 BASELINE = "algorithm distillation"
 
 

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 
 from ad.errors import ConfigError
 from ad.runtime.files import write_text
+from scripts.docs import ROOT
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 PICTURES = {".png", ".gif", ".svg"}
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(#[^)\s]*)?\)")
 GENERATED = re.compile(r"^\{\{ (\w+)(?: (\S+))? \}\}$", re.MULTILINE)

@@ -17,11 +17,10 @@ import envs
 from ad.config.fields import as_yaml
 from ad.reporting.page import Table
 from envs.presets import PRESETS
+from scripts.docs import LEADERBOARD, ROOT
 from scripts.docs.docstrings import as_markdown
 from scripts.readme_tables import WORLDS_PAGE, read_table
 
-ROOT = Path(__file__).parents[2]
-LEADERBOARD = ROOT / "configs/records/leaderboard.yaml"
 STEPS, TASK, SEED = 20, 0.9, 3  # of the episode in a picture; its task by its place among all
 COLUMNS = ["steps of an episode", "tasks", "observation", "actions", "random", "optimal"]
 COLUMNS += ["best known policy", "paper", "checked against"]
