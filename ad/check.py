@@ -77,7 +77,7 @@ def check(config: Experiment) -> None:
             if found and title in NEEDED:
                 break  # what follows would say the same again
     if problems:
-        raise ConfigError("\n  ".join([f"{len(problems)} problem(s)", *problems]))
+        raise ConfigError("\n  ".join([f"problems: {len(problems)}", *problems]))
 
 
 def _small(config: Experiment, root: Path) -> Experiment:

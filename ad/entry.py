@@ -1,6 +1,7 @@
 """Entries: submit a release with the scores that it claims, and say whether they stand.
 
-Nothing in an entry is code, and no class outside the suite is imported. Members and settings are
+Unless its policy is a program, nothing in an entry is code. No class outside the suite is imported
+for one. Members and settings are
 checked as data in this process; the model is built and evaluated again in a child process with
 limits of memory and time and without a network (`ad.runtime.isolated`). On the hardware and with
 the versions of the claim all scores must be equal to the digit. Elsewhere one sampled action may
@@ -38,6 +39,7 @@ from ad.exchange.release import (
     EVALUATED,
     PROGRAM,
     SUMS,
+    WEIGHTS,
     claim_of,
     outside_classes,
     pack,
@@ -48,7 +50,7 @@ from ad.exchange.release import (
 from ad.registry import SOURCES
 from ad.reporting.tables import SPLIT_TITLES
 from ad.runtime.console import info
-from ad.runtime.files import write_json, write_text
+from ad.runtime.files import sha256, write_json, write_text
 from ad.runtime.isolated import call_isolated
 from ad.runtime.run import Run
 from envs import REGISTRY
@@ -69,9 +71,14 @@ A program that plays {world}: code that nobody has checked.
 
 @dataclass(frozen=True)
 class Verdict:
-    """An entry's experiment and claim, its new evaluation, and what contradicts the claim."""
+    """An entry's experiment and claim, its new evaluation, and what contradicts the claim.
+
+    policy_sha256: the hash of the weights or the program, which is that of the entry's policy
+    whatever the entry is called.
+    """
 
     config: Experiment
+    policy_sha256: str
     claim: dict
     again: dict
     problems: list[str]
@@ -112,6 +119,13 @@ def verify_entry(bundle: Path, minutes: float = MINUTES, run_program: bool = Fal
     return verdict
 
 
+def read_config(bundle: Path) -> Experiment:
+    """Return the experiment of an entry without an evaluation. Raises as `verify_entry` does."""
+    with tempfile.TemporaryDirectory() as name:
+        unpack(bundle, Path(name), EVALUATED, PROGRAM_FILES)
+        return _read(bundle, Path(name))[0]
+
+
 def verify(
     bundle: Path, minutes: float = MINUTES, run_program: bool = False, seed: int | None = None
 ) -> Verdict:
@@ -123,13 +137,15 @@ def verify(
         folder = Path(name)
         unpack(bundle, folder, EVALUATED, PROGRAM_FILES)
         config, claim = _read(bundle, folder)
-        if (folder / PROGRAM).exists() and not run_program:
+        is_program = (folder / PROGRAM).exists()
+        if is_program and not run_program:
             raise ConfigError(
                 f"{bundle} holds a program, which is code that nobody has checked: "
                 "--run-program true runs it, with your rights"
             )
         again = _evaluated(bundle, folder, _threads(claim), minutes, seed)
-    return Verdict(config, claim, again, list(_problems(claim, again)))
+        policy = sha256(folder / (PROGRAM if is_program else WEIGHTS))
+    return Verdict(config, policy, claim, again, list(_problems(claim, again)))
 
 
 def _pack_program(run: Run, program: Path, path: Path) -> None:

@@ -50,7 +50,7 @@ KINDS = {
     "encoder": Kind("ad/models/encoders", "ENCODERS", "model.encoder"),
     "analysis": Kind(
         *("ad/interpret/analyses", "ANALYSES", "analyses"),
-        verb="analyze --config_path configs/quickstart.yaml",
+        verb="analyze configs/quickstart.yaml",
     ),
 }
 
@@ -96,8 +96,8 @@ def init(folder: Path | None) -> None:
         write_text(path, text)
     info(f"written: {folder / 'configs'}, {', '.join(map(str, files))}")
     info(f"then: cd {folder}")
-    info("      ad run --config_path configs/quickstart.yaml")
-    info("      ad check --config_path my_experiment.yaml")
+    info("      ad run configs/quickstart.yaml")
+    info("      ad check my_experiment.yaml")
 
 
 def experiments() -> Path:

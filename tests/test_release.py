@@ -158,7 +158,7 @@ def test_parts_are_found_wherever_the_space_has_them(policy):
 
 def test_hugging_faces_tools_read_the_card(evaluated, folder):
     data = ModelCard((folder / "README.md").read_text()).data
-    assert (data.library_name, data.license) == ("algorithm-distillation", "mit")
+    assert (data.library_name, data.license) == ("algorithm-distillation", None)  # the owner's
     assert data.model_name == evaluated.config.name
     summary = read_checked_json(evaluated.folder / "results.json")["splits"]
     found = {

@@ -113,7 +113,12 @@ def test_a_damaged_release_is_not_played(models, tmp_path):
 
 
 def test_a_verified_entry_is_a_row_below_those_of_its_board(board, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ad.entry, "call_isolated", lambda name, own, s: evaluate_files(**own))
+    evaluated = []
+    monkeypatch.setattr(
+        ad.entry,
+        "call_isolated",
+        lambda name, own, s: evaluated.append(name) or evaluate_files(**own),
+    )
     run = Run(next(run for run in board.runs if run.row == "clone").in_root(board.root))
     entry = submit(run)
     plan = yaml.safe_load(board.plan.read_text()) | {"facts": ["knows"]}
@@ -126,7 +131,7 @@ def test_a_verified_entry_is_a_row_below_those_of_its_board(board, tmp_path, mon
     assert verify() == 2 and "names no file of entries" in capsys.readouterr().err
     assert verify(entries="outside.jsonl", seeds=[7], paired=True) == 2
     assert "no run of the board plan has the world, the split and" in capsys.readouterr().err
-    assert not (tmp_path / "outside.jsonl").exists()
+    assert not (tmp_path / "outside.jsonl").exists() and not evaluated
     for _ in range(2):  # the second time in place of the first
         assert verify(entries="outside.jsonl") == 0
     [record] = read_records(tmp_path / "outside.jsonl").values()

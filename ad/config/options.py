@@ -116,7 +116,7 @@ def read_words(
     )
     for word in without[len(free) :]:
         text = f"is one word too many: {taken}" if bare else "is not an option"
-        problems.append(Problem(repr(word), f"{text}; write --section.field value"))
+        problems.append(Problem(repr(word), f"{text}; an option is --name value"))
     return options, problems
 
 

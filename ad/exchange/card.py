@@ -69,7 +69,6 @@ def _front_matter(run: Run, results: dict | None) -> dict:
     """Return the metadata of the card; with results the part that the Hub calls model-index."""
     metadata = {
         "library_name": LIBRARY,
-        "license": "mit",
         "pipeline_tag": "reinforcement-learning",
         "tags": ["reinforcement-learning", "in-context-learning", run.config.env.id],
     }

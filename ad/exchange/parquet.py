@@ -249,7 +249,6 @@ def _card(name: str, description: Description) -> str:
     power = len(str(len(description.tasks) * description.num_actors * description.steps)) - 1
     size = f"{_short(power)}<n<{_short(power + 1)}" if power >= 3 else "n<1K"
     front = {
-        "license": "mit",
         "pretty_name": name,
         "task_categories": ["reinforcement-learning"],
         "tags": ["reinforcement-learning", "in-context-learning", "learning-histories"],
@@ -312,7 +311,6 @@ def _croissant(folder: Path, name: str, description: Description, fields: dict) 
         "name": name,
         "conformsTo": [f"{CROISSANT}1.0", f"{CROISSANT}RAI/1.0"],
         "description": _about(description),
-        "license": "https://spdx.org/licenses/MIT.html",
         "url": f"https://huggingface.co/datasets/{benchmark_id(description.env['id'])}",
         "version": "1.0.0",
         "datePublished": datetime.now(UTC).date().isoformat(),

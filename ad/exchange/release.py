@@ -34,12 +34,13 @@ from ad.runtime.run import Run
 from ad.training import checkpoints
 from envs.extras import missing
 
-FILES = ("model.safetensors", "config.yaml", "README.md")
+WEIGHTS = "model.safetensors"
+FILES = (WEIGHTS, "config.yaml", "README.md")
 EVAL_RESULTS, CLAIM = ".eval_results/algorithm_distillation.yaml", "claim.json"
 PROGRAM = "program.py"  # in place of the weights
 EVALUATED = (*FILES, EVAL_RESULTS, CLAIM)  # of a run that is evaluated
 SUMS = "SHA256SUMS"
-MOST_BYTES = {"model.safetensors": 64_000_000}  # of a member of an entry
+MOST_BYTES = {WEIGHTS: 64_000_000}  # of a member of an entry
 MOST_BYTES_OF_OTHERS = 4_000_000
 
 
@@ -57,7 +58,7 @@ def release(run: Run, folder: Path | None = None) -> Path:
     folder = folder or run.folder / "release"
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {"format": "pt", "spec": json.dumps(asdict(model.spec))}
-    with atomic_write(folder / "model.safetensors") as temporary:
+    with atomic_write(folder / WEIGHTS) as temporary:
         safetensors.torch.save_file(weights, temporary, header)
     write_text(folder / "config.yaml", dump(replace(run.config, root=".")))
     write_text(folder / "README.md", card(run, sum(w.numel() for w in weights.values())))
@@ -176,7 +177,7 @@ def load_release(folder: str | Path, trust_code: bool = False) -> ReleasedPolicy
             "trust_code=True) imports what its configuration names"
         )
     try:
-        with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
+        with safetensors.safe_open(folder / WEIGHTS, "pt") as file:
             spec = spec_from_dict(json.loads(file.metadata()["spec"]))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model = build_method(config.method).build(spec, config.model)

@@ -165,11 +165,10 @@ def _calibration(results: dict, action: str) -> dict[str, float]:
     return {repr(entry["asked"]): entry["achieved"] for entry in entries}
 
 
-def entry_record(sweep: Sweep, config: Experiment, again: dict, key: str) -> Record:
-    """Return the record of an entry from outside, of what its evaluation here gave (`ad.entry`).
+def same_protocol(sweep: Sweep, config: Experiment) -> PlannedRun:
+    """Return a run of `sweep` with the world, the split and the evaluation of an entry's `config`.
 
-    `key` is the SHA-256 of its file. Raises ConfigError unless a run of a group of `sweep` has the
-    world, the split and the length of the rollouts of `config`.
+    Raises ConfigError if there is none.
     """
 
     def protocol(own: Experiment) -> tuple:
@@ -184,6 +183,15 @@ def entry_record(sweep: Sweep, config: Experiment, again: dict, key: str) -> Rec
             f"no run of the board {sweep.name} has the world, the split and the evaluation of "
             f"{config.name}: configure it by the file of a world in the board"
         )
+    return planned
+
+
+def entry_record(planned: PlannedRun, name: str, again: dict, key: str) -> Record:
+    """Return the record of an entry from outside, of what its evaluation here gave (`ad.entry`).
+
+    `planned` is the run whose cell it has, `name` its row, and `key` the SHA-256 of its policy, so
+    that a copy under another name is no further run.
+    """
     held_out = again["splits"]["held_out"]
     shares = {own["task"]: own["share_of_optimum_last10"] for own in held_out["per_task"]}
     values = {
@@ -196,4 +204,4 @@ def entry_record(sweep: Sweep, config: Experiment, again: dict, key: str) -> Rec
     made = {name: on[name] for name in HARDWARE} | {"version": version("algorithm-distillation")}
     made |= {"program": again["program"]}
     record = new_record(planned, values={"": values}, made_with=made)
-    return replace(record, key=key[:16], row=config.name)
+    return replace(record, key=key[:16], row=name)

@@ -131,17 +131,18 @@ def verify_entry(
     ConfigError for a sweep without entries or an entry that plays no cell of it.
     """
     from ad import entry
-    from ad.runtime.files import sha256
     from ad.sweeps.load import load_sweep
-    from ad.sweeps.measures import entry_record
+    from ad.sweeps.measures import entry_record, same_protocol
     from ad.sweeps.records import add_records
 
-    plan = load_sweep(file, board) if file else None
-    entries = plan.entries if plan else None
-    if plan and not entries:
+    if file is None:
+        entry.verify_entry(bundle, minutes, run_program)
+        return
+    plan = load_sweep(file, board)
+    if not plan.entries:
         raise ConfigError(f"{file} names no file of entries")
+    planned = same_protocol(plan, entry.read_config(bundle))  # before minutes of evaluation
     verdict = entry.verify_entry(bundle, minutes, run_program)
-    if plan and entries:
-        record = entry_record(plan, verdict.config, verdict.again, sha256(bundle))
-        add_records(entries, [record])
-        info(f"{record.row} is in {entries}: --table true writes the page of the board")
+    record = entry_record(planned, verdict.config.name, verdict.again, verdict.policy_sha256)
+    add_records(plan.entries, [record])
+    info(f"{record.row} is in {plan.entries}: --table true writes the page of the board")
