@@ -116,6 +116,11 @@ def make_split(
             raise ValueError(f"{name!r} cannot be among the keyword arguments of {env_id}")
     world = make_base(env_id, task_kwargs, **env_kwargs)
     all_tasks, defined = world.all_tasks(), world.held_out_tasks()
+    if len(all_tasks) == 1:
+        raise ValueError(
+            f"{env_id} has one task, and a split needs two: tasks are keyword arguments of an "
+            "environment (env.tasks of an experiment), e.g. [{}, {is_rainy: true}]"
+        )
     chosen = [_find(all_tasks, tasks) for tasks in (held_out, defined) if tasks is not None]
     drawn = order_of_tasks(split_seed, len(all_tasks))
     if first and len(first) <= num_train_tasks:
