@@ -15,12 +15,15 @@ order: REGISTRY, presets, Gymnasium's ids, entry points, places. A world of the 
 import importlib
 import inspect
 from collections.abc import Callable
+from functools import partial
 from types import EllipsisType
+from typing import cast
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from envs.changes import Changes, ChangingTasks
 from envs.gymnasium_vec import GymnasiumVectorEnv
 from envs.presets import PRESETS, resolve, resolve_length
 from envs.registry import Registry, did_you_mean, is_missing, load_class
@@ -74,16 +77,30 @@ def make_vec(
     episode_length: int | EllipsisType | None = ...,
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     task_kwargs: list[dict] | None = None,
+    changes: Changes | None = None,
     **kwargs,
 ) -> VectorEpisodeLength:
     """Make a vector environment with one environment for each of `tasks`, int [N, ...].
 
     `episode_length` is that of `make`. `task_kwargs` holds the keyword arguments of each task of a
-    Gymnasium environment. `.unwrapped` is the base vector environment. Raises ValueError as `make`
-    does.
+    Gymnasium environment. With `changes`, the environments of a World begin in `tasks` and move to
+    others. `.unwrapped` is the base vector environment. Raises ValueError as `make` does.
     """
     base = make_base(env_id, task_kwargs, tasks=tasks, **kwargs)
+    if changes is not None:
+        base = changing(env_id, base, changes, **kwargs)
     return VectorEpisodeLength(base, resolve_length(env_id, episode_length), autoreset_mode)
+
+
+def changing(env_id: str, world: World | GymnasiumVectorEnv, changes: Changes, **kwargs) -> World:
+    """Return `world`, which `make_base` made with `kwargs`, with tasks that change.
+
+    Raises ValueError unless it is a World: another environment cannot hand its state over.
+    """
+    if not isinstance(world, World):
+        raise ValueError(f"the tasks of {env_id} cannot change: it is no envs.world.World")
+    new_world = cast(Callable[..., World], partial(make_base, env_id, **kwargs))
+    return cast(World, ChangingTasks(world, new_world, changes))  # which has its interface
 
 
 def make_base(

@@ -17,7 +17,7 @@ SPLITS = ("held_out", "train")
 
 # Arguments that the callers of `envs.make_base` pass themselves: never settings of a world.
 RESERVED = {
-    *("env_id", "tasks", "num_envs", "task_kwargs"),
+    *("env_id", "tasks", "num_envs", "task_kwargs", "changes"),
     *("episode_length", "autoreset_mode", "render_mode"),
 }
 

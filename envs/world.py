@@ -84,7 +84,7 @@ class World(TaskOracle, VectorEnv):
         An int `seed` seeds environment i with seed + i; a list of N seeds each of them. None, also
         in the list, continues the random stream, which starts at random the first time.
         """
-        mask = self._reset_mask(options)
+        mask = self.reset_mask(options)
         self._seed_envs(seed, mask)
         self._begin(np.flatnonzero(mask))
         return self._observation(), {}
@@ -150,6 +150,11 @@ class World(TaskOracle, VectorEnv):
         return numbers
 
     @property
+    def is_reset(self) -> bool:
+        """Whether there was a reset, so that there is a state."""
+        return self._keys is not None
+
+    @property
     def _all_state_names(self) -> tuple[str, ...]:
         return ("_keys", "_draws", *self.state_names)
 
@@ -168,10 +173,10 @@ class World(TaskOracle, VectorEnv):
             raise InvalidAction(f"the tasks of these environments do not have the actions {wrong}")
 
     def _require_reset(self, method: str) -> None:
-        if self._keys is None:
+        if not self.is_reset:
             raise ResetNeeded(f"reset() comes before {method}()")
 
-    def _reset_mask(self, options: dict | None) -> np.ndarray:
+    def reset_mask(self, options: dict | None) -> np.ndarray:
         """Return the mask of the environments to reset, bool [N]; raises as SyncVectorEnv does."""
         mask = (options or {}).get("reset_mask")
         if mask is None:
@@ -180,7 +185,7 @@ class World(TaskOracle, VectorEnv):
             raise TypeError(f"reset_mask must be an array of booleans, got {mask!r}")
         if mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(f"reset_mask must mark at least one of {self.num_envs} environments")
-        if self._keys is None:
+        if not self.is_reset:
             raise ResetNeeded("the first reset must be of all environments")
         return mask
 

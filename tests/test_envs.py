@@ -7,6 +7,8 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 import envs
+from envs.changes import Changes
+from envs.rng import derive_key
 from envs.world_check import world_problems
 
 STAY, UP, DOWN, LEFT, RIGHT = range(5)
@@ -35,24 +37,37 @@ VARIANTS = [
 ]
 
 
+def changes_of(world, tasks) -> Changes:
+    """The tasks of `world` that follow each of `tasks`, with a change after every other episode."""
+    keys = [derive_key(*task) for task in np.asarray(tasks).tolist()]
+    return Changes(0.5, keys, [world.all_tasks()] * len(keys))
+
+
+@pytest.mark.parametrize("change", [False, True], ids=["still", "changing"])
 @pytest.mark.parametrize(("env_id", "kwargs"), VARIANTS, ids=str)
-def test_every_world_keeps_its_contract(env_id, kwargs):
+def test_every_world_keeps_its_contract(env_id, kwargs, change):
     def make_envs(tasks):
-        return envs.make_vec(env_id, tasks, 7, **kwargs)
+        changes = changes_of(world, tasks) if change else None
+        return envs.make_vec(env_id, tasks, 7, changes=changes, **kwargs)
 
     world = envs.make_base(env_id, **kwargs)
+    if change and world.action_mask(world.all_tasks()) is not None:
+        pytest.skip("random actions are those of the first tasks")
     assert not [*world_problems(world, make_envs, 7)]
     observation, _ = make_envs(world.all_tasks()[:2]).reset(seed=0)
     assert observation.dtype == world.single_observation_space.dtype
 
 
+@pytest.mark.parametrize("change", [False, True], ids=["still", "changing"])
 @pytest.mark.parametrize(("env_id", "kwargs"), VARIANTS, ids=str)
-def test_an_environment_steps_alike_after_its_state_is_restored(env_id, kwargs):
-    tasks = envs.make_base(env_id, **kwargs).all_tasks()[-6:]
+def test_an_environment_steps_alike_after_its_state_is_restored(env_id, kwargs, change):
+    world = envs.make_base(env_id, **kwargs)
+    tasks = world.all_tasks()[-6:]
+    kwargs = kwargs | ({"changes": changes_of(world, tasks)} if change else {})
     vec_env, copy = (envs.make_vec(env_id, tasks, 7, "SameStep", **kwargs) for _ in range(2))
     vec_env.reset(seed=5)
     rng = np.random.default_rng(0)
-    mask = vec_env.unwrapped.action_mask(tasks)
+    mask = world.action_mask(world.all_tasks() if change else tasks)
     num_actions = vec_env.single_action_space.n if mask is None else mask.sum(1).min()
     for step in range(60):
         if step == 31:
