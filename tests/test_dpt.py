@@ -10,6 +10,7 @@ from training_run import assert_same_bits, forget_last_checkpoint, train
 
 from ad.config.parser import load
 from ad.config.schema import MethodConfig
+from ad.data.derived import Sequences, optimal_action
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
 from ad.errors import ConfigError
@@ -17,7 +18,7 @@ from ad.methods import build_method
 from ad.methods.dpt import ShuffledWindows
 from ad.registry import TOKENIZERS
 from ad.rollout.rollout import rollout, sampled
-from envs import make_vec
+from envs import make_base, make_vec
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete
 
@@ -43,6 +44,19 @@ def test_the_loss_is_the_surprise_of_the_optimal_actions_and_not_of_those_taken(
     window["action_mask"] = torch.zeros(4, 7, 5, dtype=torch.bool)
     window["action_mask"].scatter_(2, window["optimal_action"][..., None], True)
     assert method.loss(model, window)[0].abs() < 1e-6
+
+
+def test_of_several_optimal_actions_each_is_a_target():
+    world, steps = make_base("DarkRoom-v0", size=3), 4000
+    cells = np.zeros(steps, np.int64)  # a corner; the goal is the opposite one
+    sequences = Sequences(
+        {"observation": cells}, np.array([steps]), np.array([2, 2]), world, cells / steps
+    )
+    drawn = optimal_action(sequences)
+    np.testing.assert_array_equal(drawn, optimal_action(sequences))
+    share = np.bincount(drawn, minlength=world.num_actions) / steps
+    np.testing.assert_allclose(share, world.optimal_policy([[2, 2]])[0, 0], atol=0.05)
+    assert (share > 0.4).sum() == 2
 
 
 def numbered_windows(length: int) -> WindowSampler:

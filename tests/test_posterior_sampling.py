@@ -13,11 +13,15 @@ TASKS = np.array([[0, 0], [2, 1]])
 
 
 def agents(
-    num_envs: int = 30, nearness: float = 1.0, noise: float = 0.0, **kwargs
+    num_envs: int = 30,
+    nearness: float = 1.0,
+    noise: float = 0.0,
+    every_step: bool = False,
+    **kwargs,
 ) -> PosteriorSampling:
     """Return agents on two 3 x 3 rooms before their first step."""
     env = make_vec("DarkRoom-v0", np.repeat(TASKS, num_envs, axis=0), 6, size=3, **kwargs)
-    return PosteriorSampling(Settings(nearness, noise), env, TASKS, num_envs, [11, 12])
+    return PosteriorSampling(Settings(nearness, noise, every_step), env, TASKS, num_envs, [11, 12])
 
 
 def sampler(steps: int, **settings):
@@ -67,6 +71,16 @@ def test_after_the_first_reward_every_path_is_a_shortest_one():
 def test_a_life_visits_no_cell_as_a_goal_twice_before_the_first_reward():
     source, _ = sampler(60, nearness=0.0)
     assert source.draws.max() <= len(source.tasks)  # each sample refutes at least one task
+
+
+def test_a_task_that_is_sampled_at_every_step_leads_back_and_forth():
+    found = {}
+    for every_step in (False, True):
+        source, seen = sampler(6, num_envs=400, nearness=0.0, every_step=every_step)
+        goals = (source.tasks == TASKS[:, None]).all(-1).argmax(1)
+        assert source.possible.reshape(2, 400, -1)[np.arange(2), :, goals].all()
+        found[every_step] = np.mean(seen["reward"].max(0))  # share of lives
+    assert found[True] < found[False] - 0.03
 
 
 def test_nearness_prefers_near_tasks():

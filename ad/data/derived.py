@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.oracle import TaskOracle, knows_its_state
+from envs.rng import derive_key, uniform
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,17 @@ def return_to_go(sequences: Sequences) -> np.ndarray:
 def optimal_action(sequences: Sequences) -> np.ndarray:
     """Return an optimal action of the task at each transition's observation, int64 [M].
 
-    Of several optimal actions it is the first. Only for worlds that `knows_optimal_actions`.
+    Of several optimal actions it is one drawn by their probabilities in the optimal policy, with a
+    random number that depends on the task and the number of the transition. Only for worlds that
+    `knows_optimal_actions`.
     """
     policy = sequences.world.optimal_policy(sequences.task[None])
     assert policy is not None  # a method that reads this field needs such a world
-    return policy[0].argmax(-1)[sequences.arrays["observation"]]
+    observations = sequences.arrays["observation"]
+    key = np.uint64(derive_key("optimal action", *sequences.task.tolist()))
+    u = uniform(key, np.arange(len(observations)))
+    cumulative = policy[0].cumsum(-1)
+    return (u[:, None] >= cumulative[observations, :-1]).sum(-1)
 
 
 def knows_optimal_actions(world: TaskOracle) -> bool:

@@ -16,7 +16,10 @@ An action takes one forward pass. The training differs from Algorithm 1 of the p
   transition leads to the state of the decision, unless an episode begins. With `contexts: shuffled`
   the transitions of a window are in random order, so that a context is a set, as in the paper, and
   the state of a decision has nothing to do with the transition before it.
-- Of several optimal actions the target is the first. In the paper it is drawn.
+
+In the worlds of the paper an episode is long. Where it is short, and rewards are at one place, an
+action that is drawn anew at each step hardly gets anywhere: the source `posterior_sampling` with
+`every_step` plays so, exactly.
 """
 
 from dataclasses import dataclass

@@ -6,6 +6,10 @@ then it samples again. Once a single task is left, it acts optimally. The family
 to it, but not the present task. A small `noise` puts the agents into states that
 these policies would not reach, so that a model learns what to do there (as in DART, Laskey et al.
 2017).
+
+With `every_step` and without `nearness` an action has the probability that it is optimal given all
+that was seen. That is what a decision-pretrained transformer approximates (`ad.methods.dpt`), from
+a context instead of a life.
 """
 
 from dataclasses import dataclass
@@ -31,6 +35,8 @@ class Settings:
     """preference for tasks that succeed soon: a task has weight exp(-nearness * steps); 0: none"""
     noise: float = field(0.0, at_least=0, at_most=1)
     """probability of a random action, which shows how to return to a path after leaving it"""
+    every_step: bool = False
+    """whether to sample a task anew at every step, and not only when the sampled one is refuted"""
 
 
 class PosteriorSampling(RolloutSource):
@@ -93,7 +99,8 @@ class PosteriorSampling(RolloutSource):
         }
         seen["state"] = self.states[undecided]
         self.possible[undecided] &= self.world.possible(seen, self.tasks)
-        self._sample(undecided[~self.possible[undecided, self.sampled[undecided]]])
+        again = self.settings.every_step | ~self.possible[undecided, self.sampled[undecided]]
+        self._sample(undecided[again])
 
     def _statistics(self) -> dict[str, np.ndarray]:
         """Return the number of possible tasks, as the mean over actors, float32 [K]."""
