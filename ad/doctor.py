@@ -138,7 +138,8 @@ def _train(evidence: Evidence, small: Experiment) -> None:
     run, steps = evidence.run, small.training.steps
     trainer = Trainer(Run.open(small))
     newest = checkpoints.newest(run.folder / "checkpoints")
-    if newest is not None and newest.name == checkpoints.name(steps):
+    is_trained = newest is not None and newest.name == checkpoints.name(steps)
+    if is_trained and not run.changed_settings():
         trainer.model.load_state_dict(load_model(run).state_dict())
     else:
         begin = time.perf_counter()

@@ -51,7 +51,7 @@ class Run:
         emptied instead, after a warning.
         """
         run = cls(config)
-        if changed := run._changed_settings():
+        if changed := run.changed_settings():
             found = f"{run.folder} holds a run with other settings ({'; '.join(changed)})"
             if not fresh:
                 raise ConfigError(
@@ -124,7 +124,7 @@ class Run:
         total = seconds + (0.0 if reset else timing.get(name, 0.0))
         write_json(self.folder / "timing.json", timing | {name: round(total, 3)})
 
-    def _changed_settings(self) -> list[str]:
+    def changed_settings(self) -> list[str]:
         """Return "path: old -> new" for each setting that differs from the run in the folder.
 
         Only settings that affect the training are compared.
