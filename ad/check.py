@@ -20,7 +20,7 @@ import torch
 from ad.collection.collect import collect_tasks
 from ad.config.parser import load_file
 from ad.config.schema import Experiment, dump
-from ad.config.world import configured_world, make_envs
+from ad.config.world import configured_world, make_envs, task_changes
 from ad.data.dataset import to_device
 from ad.data.histories import HistoryStore
 from ad.data.store import load_history
@@ -118,11 +118,13 @@ def _tried(trial: Callable[[Experiment], Iterator[str]], config: Experiment) -> 
 
 def _world(config: Experiment) -> Iterator[str]:
     """Yield what is wrong with the world."""
-    yield from world_problems(
-        configured_world(config.env),
-        lambda tasks: make_envs(config.env, tasks),
-        config.env.episode_length,
-    )
+    world = configured_world(config.env)
+
+    def envs_of(tasks: np.ndarray):
+        changes = task_changes(config.env, [world.all_tasks()], [(0, task) for task in tasks])
+        return make_envs(config.env, tasks, changes)
+
+    yield from world_problems(world, envs_of, config.env.episode_length)
 
 
 def _source(config: Experiment) -> Iterator[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ad.config.parser import load_file
 from ad.config.schema import Experiment
-from ad.config.world import configured_world
+from ad.config.world import configured_world, task_changes
 from ad.errors import CorruptError, MachineError
 from ad.evaluation.results import Evaluation, read_results, write_results
 from ad.evaluation.summary import split_entry, task_facts
@@ -104,8 +104,9 @@ def _fresh(run: Run, new_policy: NewPolicy, seed: int) -> tuple[str, dict]:
         about = f"held-out tasks, evaluation seeds from {seed} on"
     tasks = np.random.default_rng(seed).permutation(tasks)[:MOST_TASKS]
     envs = [(seed + n, task) for n in range(settings.eval_seeds) for task in tasks]
+    changes = task_changes(config.env, [tasks], envs)
     played = rollout_envs(
-        config, envs, new_policy, settings.episodes, (), "fresh", settings.env_steps
+        config, envs, new_policy, settings.episodes, (), "fresh", settings.env_steps, changes
     )
     return about, _scores(config, _evaluation(tasks, played))
 
@@ -119,4 +120,8 @@ def _evaluation(tasks: np.ndarray, played: Rollout) -> Evaluation:
     common = np.isfinite(played.returns).sum(1).min()
     names = ("returns", "lengths", "successes", "reward_in_context")
     first = (by_task(getattr(played, name))[..., :common] for name in names)
-    return Evaluation(tasks, *first, completed=by_task(played.returns))
+    present = None
+    if played.tasks is not None:
+        same = played.tasks[:, :common, None] == tasks  # [S * K, E, K, D]
+        present = by_task(same.all(-1).argmax(-1))
+    return Evaluation(tasks, *first, completed=by_task(played.returns), present=present)

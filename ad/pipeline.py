@@ -112,7 +112,8 @@ def record(run: Run, fresh: bool = False) -> None:
         written, total = counts
         info(f"record: {written} of {total} videos written, in {run.videos}")
     else:
-        info(f"record: no videos, {run.config.env.id} cannot draw its episodes")
+        changing = " with tasks that change" if run.config.env.change else ""
+        info(f"record: no videos, {run.config.env.id}{changing} cannot draw its episodes")
 
 
 def _record_or_warn(run: Run, fresh: bool) -> None:

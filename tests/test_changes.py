@@ -2,10 +2,28 @@
 
 import numpy as np
 import pytest
+from recorded import assert_a_restored_source_has_the_same_bits
+from training_run import train
 
 import envs
+from ad.collection.collect import collect
+from ad.collection.job import new_source
+from ad.data.episodes import episodes
+from ad.data.histories import HistoryStore
+from ad.data.manifest import read_manifest
+from ad.data.store import load_history
+from ad.errors import ConfigError
+from ad.evaluation import metrics
+from ad.evaluation.evaluate import evaluate
+from ad.evaluation.metrics import TaskFacts
+from ad.evaluation.results import Evaluation, read_results
+from ad.evaluation.summary import read_summary, split_entry
+from ad.evaluation.transfer import evaluate_worlds
+from ad.reporting.report import report
+from ad.runtime.run import Run
 from envs.changes import Changes
-from envs.rng import uniform
+from envs.rng import derive_key, uniform
+from envs.tasks import task_name
 
 RIGHT, STAY = 4, 0
 POOL = np.array([[0], [1], [2], [3], [4]])
@@ -77,3 +95,148 @@ def test_the_goal_of_a_room_moves_between_two_episodes():
 def test_a_bad_schedule_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         change()
+
+
+def test_scores_of_a_change_by_hand():
+    """Five tasks in one rollout each; the task changes at episode 6 of 12, or as said."""
+    halves = [0] * 6 + [1] * 6
+    shares = np.array(
+        [
+            [*[0, 1, 1, 1, 1, 1], *[0, 1, 1, 1, 1, 1]],  # 0.8 of 1 is reached with the fifth
+            [*[0, 1, 1, 1, 1, 1], *[0, 0, 1, 1, 1, 1]],  # with the sixth
+            [*[0, 1, 0, 1, 0, 0], *[0, 0, 0, 0, 0, 0]],  # never: all six count
+            [*[0, 0, 0, 0, 0, 0], *[1, 1, 1, 1, 1, 1]],  # nothing to recover
+            [*[1, 1, 1, 1, 1, 1], *[1, 1, 1, 1, 1, 0]],  # two changes, the second too late
+        ],
+        float,
+    )
+    present = np.array([halves] * 4 + [[0] * 6 + [1] * 5 + [2]])
+    found = metrics.at_changes(shares[:, None], present[:, None])
+    expected = {
+        "share_before_change": [1, 1, 0.4, 0, 1],
+        "share_after_change": [0.8, 0.6, 0, 1, 0.5],
+        "recovered": [1, 1, 0, np.nan, 1],
+        "recovery_episodes": [5, 6, 6, np.nan, 5],
+    }
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values)
+    assert np.isnan(metrics.at_changes(shares[:1, None], present[:1, None] * 0)["recovered"]).all()
+
+
+def test_returns_are_compared_with_the_optimum_of_the_present_task():
+    tasks, present = np.array([[0], [1]]), np.array([[[0, 0, 1]], [[1, 1, 0]]])
+    returns = np.array([[[1.0, 2, 2]], [[4, 2, 1]]])
+    facts = TaskFacts(np.array([2.0, 4]), np.array([0.0, 2]), np.ones(2), True)
+    unknown = np.full(returns.shape, np.nan)
+    own = Evaluation(tasks, returns, unknown, unknown, unknown, returns, present)
+    entry = split_entry(own, facts)
+    assert [task["nauc"] for task in entry["per_task"]] == pytest.approx([2 / 3, 2 / 3])
+    assert [task["regret"] for task in entry["per_task"]] == pytest.approx([1, 1])
+    assert [task["optimal_return"] for task in entry["per_task"]] == pytest.approx([8 / 3, 10 / 3])
+    between = [task["normalized_return_last10"] for task in entry["per_task"]]
+    assert between == pytest.approx([0.5, 0.5])  # (1/2 + 1 + 0) / 3 and (1 + 0 + 1/2) / 3
+    assert entry["path_ratio_last10"] is None
+
+
+ROOM = ("--env.kwargs", "{size: 5}", "--env.episode_length", "12", "--split.num_train_tasks", "18")
+PLAYED = ("--method.name", "source", "--source.algorithm", "q_learning")
+PLAYED = (*PLAYED, "--evaluation.episodes", "30", "--evaluation.eval_seeds", "2")
+
+
+def test_a_learner_relearns_after_a_change_among_the_tasks_of_its_split(smoke, tmp_path):
+    run = Run.open(smoke(tmp_path, *ROOM, *PLAYED, "--env.change", "15"))
+    evaluate(run)
+    evaluations, split = read_results(run.folder / "results.csv"), run.split
+    held_out = evaluations["held_out"]
+    assert held_out.tasks.tolist() == split.held_out_tasks.tolist()
+    expected = Changes(
+        15, [derive_key(1, "change", task_name(held_out.tasks[0]))], [split.held_out_tasks]
+    ).places(held_out.tasks[:1], 30)
+    np.testing.assert_array_equal(held_out.present[0, 1], expected[0])
+    assert (np.diff(held_out.present, axis=2) != 0).sum() == 6 * 2  # once in each rollout
+    results = read_summary(run)
+    own, references = results["splits"]["held_out"], results["references"]
+    assert own["share_before_change"] > 0.95 and 0.6 < own["recovered"] <= 1
+    assert own["share_after_change"] < own["share_before_change"]
+    assert own["nauc"] > references["random"]["held_out"]["nauc"] + 0.3
+    assert set(references) == {"random", "tabular_learner", "restarted_learner"}
+    # A restarted learner is a new one: before the first change both are the same.
+    curves = [
+        references[f"{name}_learner"]["held_out"]["curve"] for name in ("tabular", "restarted")
+    ]
+    assert curves[0][:15] == curves[1][:15] and curves[0][15:] != curves[1][15:]
+    report(run)
+
+
+def test_the_tasks_of_a_history_follow_from_its_manifest(smoke, tmp_path):
+    words = ("--env.change", "2", "--data.history_stride", "3", "--source.env_steps", "400")
+    run = Run.open(smoke(tmp_path, "--source.algorithm", "q_learning", *words))
+    collect(run)
+    task = run.split.train_tasks[1]
+    folder = HistoryStore(run.config).folder(task)
+    history, own = load_history(folder), read_manifest(folder)["changes"]
+    changes = Changes(own["rate"], [own["key"]], [np.array(own["tasks"])])
+    assert own["rate"] == 6 and own["tasks"] == run.split.train_tasks.tolist()
+    whole = episodes(history.arrays["terminated"], history.arrays["reward"])
+    goals = changes.tasks(task[None], len(whole.stop))[0] @ [3, 1]
+    number = history_index(history.arrays)
+    ends = history.arrays["terminated"]
+    np.testing.assert_array_equal(
+        history.arrays["next_observation"][ends], goals[number[ends]]
+    )  # an episode ends at the goal of its task
+    assert len(set(number[ends] // 6)) > 2
+    other = smoke(tmp_path, "--source.algorithm", "q_learning", *words, "--split.split_seed", "3")
+    assert HistoryStore(other).path != HistoryStore(run.config).path
+
+
+def history_index(arrays) -> np.ndarray:
+    """The number of each transition's episode within its actor."""
+    done = arrays["terminated"] | arrays["truncated"]
+    return done.cumsum(1) - done
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "q_learning"])
+def test_a_collection_of_changing_tasks_resumes_with_the_same_bits(smoke, tmp_path, algorithm):
+    words = ("--source.algorithm", algorithm, "--env.change", "0.3", "--source.env_steps", "8800")
+    config = smoke(tmp_path, *words)
+    tasks = Run(config).split.train_tasks[:2]
+    assert_a_restored_source_has_the_same_bits(*(new_source(config, tasks) for _ in range(2)))
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--env.change", "2.5"], r"env.change .* must be 0, a probability, or a whole number"),
+        (["--env.change", "2", "--method.name", "dpt"], "dpt, which learns the optimal actions"),
+        (
+            ["--env.change", "2", "--source.algorithm", "posterior_sampling"],
+            "which is not known to",
+        ),
+        (["--env.change", "2", "--split.num_train_tasks", "7"], "two held-out tasks"),
+        (["--evaluation.worlds", "[{change: 1.5}]"], "change must be 0, a probability"),
+        (
+            ["--evaluation.worlds", "[{change: 2}]", "--split.num_train_tasks", "7"],
+            "evaluation.worlds .* cannot let tasks change: there must be two",
+        ),
+    ],
+)
+def test_a_change_that_is_not_possible_is_refused(smoke, tmp_path, words, problem):
+    with pytest.raises(ConfigError, match=problem):
+        smoke(tmp_path, *words)
+
+
+def test_a_still_run_is_evaluated_under_change_with_its_own_results_untouched(
+    collected, tmp_path_factory
+):
+    config = collected("still", "--evaluation.worlds", "[{change: 6}]")
+    run = train(config)
+    evaluate(run)
+    before = (run.folder / "results.json").read_bytes()
+    (there,) = evaluate_worlds(run)
+    assert (run.folder / "results.json").read_bytes() == before
+    assert there.folder.name == "change_6" and evaluate_worlds(run) == []
+    changed = read_results(there.folder / "results.csv")["held_out"]
+    still = read_results(run.folder / "results.csv")["held_out"]
+    assert still.present is None and (changed.present[..., 6:] != changed.present[..., :1]).all()
+    np.testing.assert_array_equal(changed.returns[..., :6], still.returns[..., :6])

@@ -211,7 +211,8 @@ def test_an_update_does_not_depend_on_how_its_trials_are_parted(learner, monkeyp
 def test_the_tasks_of_trials_are_drawn_by_the_train_step_and_the_environment(learner, monkeypatch):
     few, many = learner(), learner(num_envs=200, env_steps=2000)
     drawn = []
-    monkeypatch.setattr("ad.methods.rl2_learner.make_envs", lambda env, tasks: drawn.append(tasks))
+    made = "ad.methods.rl2_learner.make_envs"
+    monkeypatch.setattr(made, lambda env, tasks, changes: drawn.append(tasks))
     for trials, step in ((few, 0), (many, 0), (many, 1)):
         with pytest.raises(AttributeError):  # there are no environments to play in
             trials.play(step)

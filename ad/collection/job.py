@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ad.config.schema import Experiment
-from ad.config.world import make_envs
+from ad.config.world import history_changes, make_envs
 from ad.data.histories import HistoryStore, versions
 from ad.data.manifest import STOPPED
 from ad.data.schema import TransitionChunk
@@ -195,7 +195,8 @@ def new_source(config: Experiment, tasks: np.ndarray) -> Source:
     """Return the configured source algorithm on `tasks` [K, ...], an agent for each task."""
     source = config.source
     source_class = SOURCES.load(source.algorithm)
-    vec_env = make_envs(config.env, np.repeat(tasks, source.num_envs, axis=0))
+    actors = np.repeat(tasks, source.num_envs, axis=0)
+    vec_env = make_envs(config.env, actors, history_changes(config, tasks))
     name = source.algorithm.rpartition("/")[2]  # wherever the file of a user's class lies
     keys = [derive_key(source.source_seed, name, task_name(task)) for task in tasks]
     settings = source_class.Settings(**HistoryStore(config).settings)

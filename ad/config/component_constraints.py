@@ -4,16 +4,18 @@ They are checked only where the sections that they read have no other problem.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import fields, replace
+from dataclasses import fields
 
 from ad.config.checks import Constraints
-from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validate
+from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validate, value_problem
 from ad.config.schema import Experiment
-from ad.config.world import configured_split, configured_world, reserved_problem
+from ad.config.world import configured_split, configured_world, evaluated_env, reserved_problem
 from ad.errors import SettingError
 from ad.registry import ENCODERS, MEMORIES, METHODS, SOURCES
+from envs.changes import rate_problem
 from envs.spaces import Discrete, Part, observation_parts
 from envs.tasks import other_split
+from envs.world import World
 
 MOST_PERMUTED = 2**16  # observations: a batch holds a permutation of them for each window
 
@@ -62,6 +64,33 @@ def method_can_learn(config, world):
 def source_can_run(config, world):
     if METHODS.load(config.method.name).reads_histories:
         SOURCES.load(config.source.algorithm).check(config, world)
+
+
+@constraint("env", "split", "source.algorithm", "method.name", "evaluation")
+def tasks_can_change(config, world):
+    """Check `env.change`, which `evaluation.worlds` may replace."""
+    rates = [world.get("change", 0) for world in config.evaluation.worlds]
+    if not any([config.env.change, *rates]):
+        return
+    split, method = configured_split(config.env, config.split), METHODS.load(config.method.name)
+    text = "cannot let tasks change"
+    if not isinstance(world, World) or world.action_mask(world.all_tasks()) is not None:
+        text += f" with {config.env.id}: it needs a world of the suite whose tasks have all actions"
+    elif min(len(split.train_tasks), len(split.held_out_tasks)) < 2:
+        text += ": there must be two train tasks and two held-out tasks to change between"
+    elif config.evaluation.calibration:
+        text += " with evaluation.calibration, whose tasks do not change"
+    elif not config.env.change:
+        return
+    elif "optimal_action" in method.fields:
+        text += f" with {config.method.name}, which learns the optimal actions of a task that stays"
+    elif method.reads_histories or not method.has_model:
+        if SOURCES.load(config.source.algorithm).privileged_info == "nothing":
+            return
+        text += f" with {config.source.algorithm}, which is not known to know nothing of its task"
+    else:
+        return
+    yield Problem("env.change" if config.env.change else "evaluation.worlds", text)
 
 
 @constraint("evaluation.policy", "method.name")
@@ -130,8 +159,10 @@ def model_can_be_evaluated_on_worlds(config, world):
             raise SettingError("evaluation.worlds", f"{where} twice")
         if text := reserved_problem(kwargs):
             raise SettingError("evaluation.worlds", text)
-        env = replace(config.env, kwargs=config.env.kwargs | kwargs)
+        env = evaluated_env(config.env, kwargs)
         try:
+            if text := value_problem(env.change, float, {}) or rate_problem(env.change):
+                raise ValueError(f"change {text}")
             other_split(configured_split(config.env, config.split), env.kwargs)
             _check_evaluated_world(config, world, configured_world(env))
         except Exception as error:  # another package's environment may raise anything

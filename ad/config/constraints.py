@@ -7,6 +7,7 @@ from ad.config import published
 from ad.config.checks import Constraints
 from ad.config.fields import as_yaml
 from ad.config.world import configured_split, reserved_problem
+from envs.changes import rate_problem
 from envs.presets import resolve_length
 from envs.tasks import check_all_tasks
 
@@ -42,6 +43,11 @@ def env_can_be_created(env):
         check_all_tasks(env.id, env.kwargs, env.tasks)
     except Exception as error:  # another package's environment may raise anything
         return f"cannot be created: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+@constraint("env.change")
+def change_is_a_rate(change):
+    return rate_problem(change)
 
 
 @constraint("env.episode_length", "env.id")

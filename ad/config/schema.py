@@ -32,6 +32,9 @@ class EnvConfig:
     """env steps after which an episode is truncated; a preset has its own number"""
     tasks: Optional[list[dict]] = field(None)
     """with a Gymnasium id: settings of the environment for each task, e.g. [{g: 9}, {g: 12}]"""
+    change: float = field(0.0, added=True)
+    """when the task changes in a context: n >= 1: after every n episodes; below 1: the probability
+    at the end of an episode; 0: never"""
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,8 @@ class EvaluationConfig:
     asked_returns: list[float] = field([], added=True, affects_results=False)
     """returns that evaluations during training ask a return-conditioned policy for"""
     worlds: list[dict] = field([], affects_results=False)
-    """further environments to evaluate on, each by its changes of env.kwargs, e.g. [{size: 11}]"""
+    """further environments to evaluate on, each by its changes of env.kwargs, e.g. [{size: 11}];
+    [{change: 25}] replaces env.change"""
 
 
 @dataclass(frozen=True)

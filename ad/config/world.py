@@ -1,19 +1,22 @@
 """The world of an experiment and the split of its tasks."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from ad.config import published
-from ad.config.schema import EnvConfig, SplitConfig
+from ad.config.schema import EnvConfig, Experiment, SplitConfig
 from ad.errors import ConfigError
-from envs import REGISTRY, make_base, make_vec
+from envs import REGISTRY, changing, make_base, make_vec
+from envs.changes import Changes
 from envs.presets import PRESETS, resolve_length
+from envs.rng import derive_key
 from envs.spaces import ObservationError, check_observation
-from envs.tasks import RESERVED, Split, make_split, order_of_tasks, spread_tasks
+from envs.tasks import RESERVED, Split, make_split, order_of_tasks, spread_tasks, task_name
 from envs.wrappers import VectorEpisodeLength
 
 NUM_TUNING_TASKS = 20  # held out by split.tuning
@@ -33,16 +36,54 @@ def _world(arguments: str):
     return make_base(env_id, tasks, **kwargs)
 
 
-def make_envs(env: EnvConfig, tasks: np.ndarray) -> VectorEpisodeLength:
+def make_envs(
+    env: EnvConfig, tasks: np.ndarray, changes: Changes | None = None
+) -> VectorEpisodeLength:
     """Return a vector environment of `env` with an environment for each of `tasks`, int [N, ...].
 
-    Episodes have the configured length, and begin anew in the step that ends one. Every observation
-    of a world from outside the suite is checked.
+    Episodes have the configured length, and begin anew in the step that ends one. Tasks change by
+    `changes`, None for never. Every observation of a world from outside the suite is checked.
     """
     if env.id in REGISTRY or env.id in PRESETS:
-        return make_vec(env.id, tasks, env.episode_length, **env.kwargs)
+        return make_vec(env.id, tasks, env.episode_length, changes=changes, **env.kwargs)
     base = make_base(env.id, env.tasks, tasks=tasks, **env.kwargs)
+    if changes is not None:
+        base = changing(env.id, base, changes, **env.kwargs)
     return _CheckedEnvs(base, resolve_length(env.id, env.episode_length))
+
+
+def task_changes(
+    env: EnvConfig, parts: Sequence[np.ndarray], envs: Sequence[tuple[int, np.ndarray]]
+) -> Changes | None:
+    """Return the schedule by `env.change` of an environment for each pair (seed, task) of `envs`.
+
+    `parts` are lists of tasks, int [P, D] each, without common tasks: a task changes to others of
+    its own list. Environments of the same pair have the same tasks. None if tasks do not change.
+    """
+    if not env.change:
+        return None
+    pool_of = {tuple(task): own for own in parts for task in own.tolist()}
+    keys = [derive_key(seed, "change", task_name(task)) for seed, task in envs]
+    return Changes(env.change, keys, [pool_of[tuple(task.tolist())] for _, task in envs])
+
+
+def history_changes(config: Experiment, tasks: np.ndarray) -> Changes | None:
+    """Return the schedule of the actors of source agents on `tasks`, grouped by task.
+
+    `env.change` counts episodes of a training sequence, which has one of `data.history_stride` of
+    an actor's. All actors of an agent have the same tasks. None if tasks do not change.
+    """
+    rate, stride, source = config.env.change, config.data.history_stride, config.source
+    rate = rate * stride if rate >= 1 else 1 - (1 - rate) ** (1 / stride)
+    actors = [(source.source_seed, task) for task in tasks for _ in range(source.num_envs)]
+    parts = [configured_split(config.env, config.split).train_tasks] if rate else []
+    return task_changes(replace(config.env, change=rate), parts, actors)
+
+
+def evaluated_env(env: EnvConfig, entry: dict) -> EnvConfig:
+    """Return the environment of an entry of `evaluation.worlds`: `change`, or else settings."""
+    kwargs = {name: value for name, value in entry.items() if name != "change"}
+    return replace(env, kwargs=env.kwargs | kwargs, change=entry.get("change", env.change))
 
 
 class _CheckedEnvs(VectorEpisodeLength):

@@ -12,13 +12,14 @@ import numba
 import numpy as np
 
 from ad.config.schema import Experiment, config_hash
-from ad.config.world import configured_world
+from ad.config.world import configured_world, history_changes
 from ad.data.manifest import MANIFEST, read_manifest
 from ad.data.schema import Fields, transition_fields
 from ad.data.store import PARTIAL, is_complete
 from ad.registry import METHODS, SOURCES
 from ad.runtime.files import sha256
 from ad.runtime.snapshots import read_metadata
+from envs.changes import Changes
 from envs.registry import file_hashes
 from envs.tasks import task_name
 
@@ -27,14 +28,17 @@ class HistoryStore:
     """The learning histories of an experiment's source under its source seed.
 
     `path` is the folder `histories/<dataset>/`, one for each world and source configuration. It
-    holds the histories of all splits and of all source seeds.
+    holds the histories of all splits and of all source seeds; of tasks that change, those of one
+    split and stride.
     """
 
     def __init__(self, config: Experiment):
         self.config = config
         source = replace(config.source, source_seed=0)
         name = f"{_slug(config.env.id)}-{_slug(source.algorithm)}"
-        name += f"-{config_hash(config.env, source)[:8]}"
+        stride = {"history_stride": config.data.history_stride}
+        of_changes = (config.split, stride) if config.env.change else ()
+        name += f"-{config_hash(config.env, source, *of_changes)[:8]}"
         self.path = Path(config.root) / "histories" / name
 
     @cached_property
@@ -92,7 +96,7 @@ class HistoryStore:
         Raises ValueError if a file that the source reads is missing.
         """
         env, source = self.config.env, self.config.source
-        inputs = self.inputs([task])
+        inputs, changes = self.inputs([task]), history_changes(self.config, task[None])
         return {
             "env": {"id": env.id, "kwargs": env.kwargs, "episode_length": env.episode_length},
             "task": task.tolist(),
@@ -105,6 +109,8 @@ class HistoryStore:
             "fields": {name: [str(f.dtype), *f.shape] for name, f in self.fields.items()},
             "versions": versions(),
             **({"inputs": inputs} if inputs else {}),
+            # What the tasks of all episodes of an actor follow from: `Changes.tasks`.
+            **({"changes": _described(changes)} if changes else {}),
         }
 
     def manifest_mismatch(self, manifest: dict, task: np.ndarray) -> str:
@@ -135,6 +141,10 @@ class HistoryStore:
         The metadata is None where there is no snapshot to resume from.
         """
         return [(path, read_metadata(path)) for path in sorted(self.path.glob(f"{PARTIAL}*"))]
+
+
+def _described(changes: Changes) -> dict:
+    return {"rate": changes.rate, "key": changes.keys[0], "tasks": changes.pools[0].tolist()}
 
 
 def training_folders(config: Experiment, tasks: np.ndarray) -> list[Path] | None:

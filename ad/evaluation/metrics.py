@@ -16,11 +16,12 @@ from functools import partial
 
 import numpy as np
 
-from ad.data.episodes import episodes_to, ratio
+from ad.data.episodes import SMOOTHING, episodes_to, ratio
 from envs.rng import derive_key
 
 LAST = 10  # number of episodes in "the last ten episodes"; all of them where there are fewer
 SOLVED = 0.8  # a task counts as solved from this mean success over the last ten episodes
+RECOVERED = 0.8  # of the share of the optimum before a change: reached again, one has recovered
 FALL = 0.95  # an episode whose return is at most this share of that of the one before falls
 RESAMPLES = 10_000
 
@@ -166,6 +167,51 @@ def success_seen(successes: np.ndarray, reward_in_context: np.ndarray) -> np.nda
     """
     hits = (successes * reward_in_context).sum((1, 2))
     return ratio(hits, reward_in_context.sum((1, 2)))
+
+
+def regret(returns: np.ndarray, optimal_return: np.ndarray) -> np.ndarray:
+    """Return the mean of optimal return - return, both [K, S, E] and of the present task: [K]."""
+    return (optimal_return - returns).mean((1, 2))
+
+
+def at_changes(shares: np.ndarray, present: np.ndarray) -> dict[str, np.ndarray]:
+    """Return means over the changes of each task's rollouts, float [K] each, NaN without any.
+
+    shares: return / optimal return, [K, S, E]. present: an index of the task of each episode,
+    [K, S, E], which changes where it differs from the one before. By name: `share_before_change`
+    and `share_after_change`, over up to SMOOTHING episodes on either side, and of the changes with
+    a share above 0 before and SMOOTHING episodes or more behind, `recovered`, how many reach
+    RECOVERED of that share again before the next change, as the mean over SMOOTHING episodes, and
+    `recovery_episodes`, after how many. One that does not counts all episodes that there were, so
+    that their mean is then a lower bound.
+    """
+    names = ("share_before_change", "share_after_change", "recovered", "recovery_episodes")
+    means = []
+    for own_shares, own_present in zip(shares, present, strict=True):
+        changes = [
+            _change(own, *ends)
+            for own, tasks in zip(own_shares, own_present, strict=True)
+            for ends in zip(*(first_episodes(tasks)[n:] for n in range(3)), strict=False)
+        ]
+        means.append(mean_of_known(np.array(changes).reshape(-1, len(names)), 0))
+    return dict(zip(names, np.array(means).T, strict=True))
+
+
+def first_episodes(present: np.ndarray) -> list[int]:
+    """Return the episodes at which each task of `present` [E] begins, and E at the end."""
+    return [0, *np.flatnonzero(np.diff(present)) + 1, len(present)]
+
+
+def _change(shares: np.ndarray, start: int, change: int, stop: int) -> tuple[float, ...]:
+    """Return the numbers of `at_changes` for the change at episode `change` of `shares` [E]."""
+    before, after = shares[max(start, change - SMOOTHING) : change].mean(), shares[change:stop]
+    means = before, after[:SMOOTHING].mean()
+    if not before > 0 or len(after) < SMOOTHING:
+        return *means, np.nan, np.nan
+    for episodes in range(SMOOTHING, len(after) + 1):
+        if after[episodes - SMOOTHING : episodes].mean() >= RECOVERED * before - 1e-9:
+            return *means, 1.0, float(episodes)
+    return *means, 0.0, float(len(after))
 
 
 def json_number(value: float) -> float | None:

@@ -21,7 +21,7 @@ from ad.data.store import load_history
 from ad.evaluation import metrics
 from ad.evaluation.metrics import LAST
 from ad.evaluation.results import Evaluation
-from ad.evaluation.source_play import learned_returns
+from ad.evaluation.source_play import learned_returns, restarted_returns
 from ad.methods.policy import Policy
 from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import rollout_tasks
@@ -35,6 +35,8 @@ References = dict[str, dict[str, Reference]]  # reference name -> split -> Refer
 def all_references(run: Run, evaluations: dict[str, Evaluation]) -> References:
     """Compute all references of `run`, including those from its histories."""
     references = evaluated_references(run.config, run.evaluated_split, evaluations)
+    if run.config.env.change:
+        return references
     source = history_references(run, evaluations["held_out"].returns.shape[2])
     return references | {name: {"train": reference} for name, reference in source.items()}
 
@@ -47,6 +49,8 @@ def evaluated_references(
     A model below the tabular learner learns a task worse than an agent without any training.
     """
     world = configured_world(config.env)
+    if config.env.change:
+        return _references_of_changes(world, config, split, evaluations)
     references = {"random": random_references(world, config, split)}
     for split_name, evaluation in evaluations.items():
         num_episodes = evaluation.returns.shape[2]
@@ -58,6 +62,34 @@ def evaluated_references(
             split_name: _reference(world, returns) for split_name, returns in learned.items()
         }
     return references
+
+
+def _references_of_changes(
+    world: TaskOracle, config: Experiment, split: Split, evaluations: dict[str, Evaluation]
+) -> References:
+    """Compute the references in tasks that change as in `evaluations`; their arrays are [K, S, E].
+
+    They are random actions and two tabular learners: one that goes on with its table, and one that
+    starts from nothing at each change. The curves of the world and of the histories are of tasks
+    that do not change.
+    """
+    random = {
+        name: own.returns.reshape(-1, len(evaluations[name].tasks), own.returns.shape[1])
+        for name, own in _random_rollouts(world, config, split).items()
+    }
+    by_name = {
+        "random": {
+            name: own.swapaxes(0, 1)[..., : evaluations[name].returns.shape[2]]
+            for name, own in random.items()
+        },
+        "tabular_learner": learned_returns(config.env, evaluations),
+        "restarted_learner": restarted_returns(config.env, evaluations),
+    }
+    return {
+        name: {s: Reference(own, success_or_nan(world, own)) for s, own in by_split.items()}
+        for name, by_split in by_name.items()
+        if by_split
+    }
 
 
 def random_references(world: TaskOracle, config: Experiment, split: Split) -> dict[str, Reference]:
@@ -75,10 +107,19 @@ def random_references(world: TaskOracle, config: Experiment, split: Split) -> di
             for name, returns in exact.items()
             if returns is not None
         }
+    return {
+        name: _mean_reference(own, len(getattr(split, f"{name}_tasks")))
+        for name, own in _random_rollouts(world, config, split).items()
+    }
+
+
+def _random_rollouts(world: TaskOracle, config: Experiment, split: Split) -> dict[str, Rollout]:
+    """Play the evaluation of `config` with uniform actions: rollouts by split name."""
+    settings = config.evaluation
     sampling = EvaluationConfig(action="sample", temperature=1.0, temperature_known=None)
     uniform = partial(UniformPolicy, world.num_actions)
     num_seeds = settings.eval_seeds, settings.train_eval_seeds
-    played = rollout_tasks(
+    return rollout_tasks(
         Experiment(env=config.env, evaluation=sampling),
         split,
         uniform,
@@ -86,10 +127,6 @@ def random_references(world: TaskOracle, config: Experiment, split: Split) -> di
         num_seeds,
         env_steps=settings.env_steps,
     )
-    return {
-        name: _mean_reference(own, len(getattr(split, f"{name}_tasks")))
-        for name, own in played.items()
-    }
 
 
 class UniformPolicy(Policy):

@@ -3,9 +3,10 @@
 `results.csv` has a row for each in-context episode: split, task ("3-7" for the task [3, 7]),
 eval_seed, episode (from 1), return, length (env steps), success (0 or 1, empty if it is unknown)
 and reward_in_context (1 if the context held a reward above 0 when the episode began). The return is
-empty if others completed more episodes within `evaluation.env_steps`.
+empty if others completed more episodes within `evaluation.env_steps`. Where tasks change, `task`
+is that of the first episode, and one more column, present_task, has that of each episode.
 `trajectories.npz` has the transitions of the first evaluation seed: split [N], task [N, D], where D
-numbers name a task, and the fields of `Rollout.trajectory` [N, T, ...].
+numbers name the first task, and the fields of `Rollout.trajectory` [N, T, ...].
 """
 
 import csv
@@ -31,6 +32,7 @@ COLUMNS = (
     "success",
     "reward_in_context",
 )
+PRESENT = "present_task"  # the column behind them if tasks change
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Evaluation:
 
     They are the first E episodes, which all rollouts completed. `successes` are float: 1, 0 or NaN
     for unknown. `completed` [K, S, M] are the returns of all episodes, NaN behind the last one of a
-    rollout; M = E without `evaluation.env_steps`.
+    rollout; M = E without `evaluation.env_steps`. `present` [K, S, E]: the index of each episode's
+    task in `tasks`; None if tasks do not change, so that it is the first index.
     """
 
     tasks: np.ndarray
@@ -48,6 +51,7 @@ class Evaluation:
     successes: np.ndarray
     reward_in_context: np.ndarray
     completed: np.ndarray
+    present: np.ndarray | None = None
 
 
 def read_results(path: Path) -> dict[str, Evaluation]:
@@ -60,7 +64,7 @@ def read_results(path: Path) -> dict[str, Evaluation]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
-        if tuple(header) != COLUMNS:
+        if tuple(header) not in (COLUMNS, (*COLUMNS, PRESENT)):
             raise ValueError(f"its columns are {', '.join(header)}")
         if any(len(row) != len(header) for row in rows):
             raise ValueError("a row has more or fewer cells than the header")
@@ -68,7 +72,7 @@ def read_results(path: Path) -> dict[str, Evaluation]:
         if missing := set(SPLITS) - set(splits):
             raise ValueError(f"it has no rows of {' and '.join(sorted(missing))}")
         return {split: _evaluation([row for row in rows if row[0] == split]) for split in splits}
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, KeyError) as error:
         raise CorruptError(f"{path} is not a complete results file: {error}") from error
 
 
@@ -76,7 +80,8 @@ def write_results(folder: Path, split: Split, results: dict[str, Rollout]) -> No
     """Write `results.csv` and `trajectories.npz` into `folder`, from the rollouts of each split."""
     with atomic_write(folder / "results.csv") as path, open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        changes = any(result.tasks is not None for result in results.values())
+        writer.writerow([*COLUMNS, PRESENT] if changes else COLUMNS)
         for name, result in results.items():
             writer.writerows(_rows(name, getattr(split, f"{name}_tasks"), result))
     with atomic_write(folder / "trajectories.npz") as path, open(path, "wb") as file:
@@ -94,12 +99,16 @@ def _evaluation(rows: list[list[str]]) -> Evaluation:
     flat = np.ravel_multi_index(tuple(index.T), shape)  # raises ValueError if one is negative
     if len(rows) != np.prod(shape) or len(np.unique(flat)) != len(rows):
         raise ValueError(f"{len(rows)} rows do not fill {shape} tasks, seeds and episodes")
-    columns = np.moveaxis(values[np.argsort(flat)].reshape(*shape, -1), -1, 0)
+    order = np.argsort(flat)
+    columns = np.moveaxis(values[order].reshape(*shape, -1), -1, 0)
     if not (common := np.isfinite(columns[0]).sum(-1).min()):
         raise ValueError("a rollout has completed no episode")
     returns, lengths, successes, in_context = columns[..., :common]
     counts = lengths.astype(int), successes, in_context.astype(int)
-    return Evaluation(tasks, returns, *counts, completed=columns[0])
+    present = None
+    if len(rows[0]) > len(COLUMNS):
+        present = np.array([number[row[-1]] for row in rows])[order].reshape(shape)[..., :common]
+    return Evaluation(tasks, returns, *counts, completed=columns[0], present=present)
 
 
 def _number(column: str, cell: str) -> float:
@@ -124,6 +133,7 @@ def _rows(split_name: str, tasks: np.ndarray, result: Rollout) -> Iterator[tuple
             result.lengths[env, episode],
             "" if np.isnan(success) else int(success),
             int(result.reward_in_context[env, episode]),
+            *([] if result.tasks is None else [task_name(result.tasks[env, episode])]),
         )
 
 

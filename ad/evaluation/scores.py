@@ -29,8 +29,8 @@ class Score:
 
     heading: its name in tables. format: a format specification of Python. note: what it is, as a
     sentence. low, high: the bounds of its expectation, None for no bound. tables: the tables of a
-    report that have it as a column: "run", "task" or "search". per_task: what computes it for each
-    task, float [K]; None for a score that is computed elsewhere.
+    report that have it as a column: "run", "task", "search" or "change". per_task: what computes it
+    for each task, float [K]; None for a score that is computed elsewhere.
     """
 
     name: str
@@ -43,12 +43,24 @@ class Score:
     per_task: Callable[[Episodes], np.ndarray] | None = None
 
 
-RUN, TASK, SEARCH = ("run",), ("task",), ("search",)
+RUN, TASK, SEARCH, CHANGE = ("run",), ("task",), ("search",), ("change",)
 LAST_10 = "Last 10: mean over the last ten episodes, or all episodes where there are fewer."
 SHARE = "Share of optimum: return / optimal return."
 SUCCESS_BY = (
     "Success by episode n: the share of pairs of task and rollout with a success in one of the "
     "first n episodes."
+)
+# Scores of contexts in which the task changes, from `metrics.regret` and `metrics.at_changes`.
+REGRET = "Regret: mean over episodes of optimal return - return, both of the present task."
+AT_CHANGE = (
+    "Before / after a change: return / optimal return of the present task, as the mean over the "
+    "last and the first five episodes."
+)
+RECOVERY = (
+    "Recovered: the share of changes after which the mean of five episodes reaches 80 % of the "
+    "share before, ahead of the next change; changes with fewer than five episodes behind them do "
+    "not count. Episodes to recover: how many that takes; one that does not recover counts all "
+    "episodes up to the next change, so the mean is a lower bound."
 )
 SCORES: dict[str, Score] = {
     score.name: score
@@ -225,6 +237,11 @@ SCORES: dict[str, Score] = {
             Score(f"at_{episode}", f"share of optimum, episode {episode}", ".3f", SHARE, high=1)
             for episode in CURVE_EPISODES
         ),
+        Score("regret", "regret", ".3f", REGRET, low=0, tables=CHANGE),
+        Score("share_before_change", "before a change", ".3f", AT_CHANGE, high=1, tables=CHANGE),
+        Score("share_after_change", "after a change", ".3f", AT_CHANGE, high=1, tables=CHANGE),
+        Score("recovered", "recovered", ".3f", RECOVERY, low=0, high=1, tables=CHANGE),
+        Score("recovery_episodes", "episodes to recover", ".1f", RECOVERY, low=1, tables=CHANGE),
         Score("train_nauc", "NAUC, train tasks", ".3f", "The NAUC on train tasks.", high=1),
         Score("train_success_last10", "success, last 10, train tasks", ".3f", LAST_10, 0, 1),
         Score("source_return", "return of the source, last 10", ".2f", LAST_10),
@@ -243,9 +260,9 @@ SCORES: dict[str, Score] = {
 }
 
 
-def columns(table: str) -> list[Score]:
-    """Return the scores that are columns of a table of a report, in their order."""
-    return [score for score in SCORES.values() if table in score.tables]
+def columns(*tables: str) -> list[Score]:
+    """Return the scores that are columns of one of the `tables` of a report, in their order."""
+    return [score for score in SCORES.values() if set(tables) & set(score.tables)]
 
 
 @dataclass(frozen=True)

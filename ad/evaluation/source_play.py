@@ -5,18 +5,21 @@ reference of every run: UCB1 on a bandit and Q-learning in any other world with 
 their default settings.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ad.config.schema import EnvConfig, Experiment, SourceConfig
-from ad.config.world import configured_world, make_envs
+from ad.config.world import configured_world, make_envs, task_changes
 from ad.data.episodes import episodes, success_or_nan
+from ad.evaluation.metrics import first_episodes
 from ad.evaluation.results import Evaluation
 from ad.registry import SOURCES
 from ad.rollout.rollout import Rollout, rollouts_by_split
 from ad.sources import fits
+from envs.changes import Changes
 from envs.rng import derive_key
 from envs.tasks import Split, task_name
 
@@ -28,12 +31,13 @@ FIELDS = ("terminated", "truncated", "reward")
 
 def source_rollouts(config: Experiment, split: Split) -> dict[str, Rollout]:
     """Play the configured evaluation with the configured source: rollouts by split name."""
-    settings = config.evaluation
-    return rollouts_by_split(
-        (split.held_out_tasks, split.train_tasks),
-        (settings.eval_seeds, settings.train_eval_seeds),
-        lambda played, first_seed: play_source(config, played, settings.episodes, first_seed),
-    )
+    settings, parts = config.evaluation, (split.held_out_tasks, split.train_tasks)
+
+    def play(envs, first_seed):
+        changes = task_changes(config.env, parts, envs)
+        return play_source(config, envs, settings.episodes, first_seed, changes)
+
+    return rollouts_by_split(parts, (settings.eval_seeds, settings.train_eval_seeds), play)
 
 
 def learned_returns(env: EnvConfig, evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
@@ -54,12 +58,39 @@ def learned_returns(env: EnvConfig, evaluations: dict[str, Evaluation]) -> dict[
     if algorithm is None:
         return {}
     config = Experiment(env=env, source=SourceConfig(algorithm=algorithm))
-    returns = play_source(config, played, num_episodes).returns
+    changes = task_changes(env, [one.tasks for one in evaluations.values()], played)
+    returns = play_source(config, played, num_episodes, (), changes).returns
     stops = np.cumsum([shape[0] * shape[1] for shape in shapes.values()])[:-1]
     parts = zip(shapes.items(), np.split(returns, stops), strict=True)
     return {
         split: part.reshape(shape[1], shape[0], -1).swapaxes(0, 1) for (split, shape), part in parts
     }
+
+
+def restarted_returns(env: EnvConfig, evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
+    """Return what `learned_returns` does, for learners that start from nothing at each change.
+
+    They are learners of still tasks: one for each task that a rollout comes to.
+    """
+    played, places = [], []  # a learner each: its seed and task; where its episodes are
+    for split, evaluation in evaluations.items():
+        assert evaluation.present is not None  # tasks change
+        for (k, s), _ in np.ndenumerate(evaluation.present[..., 0]):
+            tasks = evaluation.present[k, s]
+            for number, (first, stop) in enumerate(itertools.pairwise(first_episodes(tasks))):
+                seed = s + number * evaluation.present.shape[1]  # others than those of the others
+                played.append((seed, evaluation.tasks[tasks[first]]))
+                places.append((split, k, s, slice(first, stop)))
+    longest = max(own.stop - own.start for *_, own in places)
+    env = replace(env, change=0.0)
+    if (algorithm := _algorithm(env, len(played), longest)) is None:
+        return {}
+    config = Experiment(env=env, source=SourceConfig(algorithm=algorithm))
+    returns = {split: np.zeros(own.returns.shape) for split, own in evaluations.items()}
+    learned = play_source(config, played, longest).returns
+    for (split, k, s, own), values in zip(places, learned, strict=True):
+        returns[split][k, s, own] = values[: own.stop - own.start]
+    return returns
 
 
 def _algorithm(env: EnvConfig, num_envs: int, num_episodes: int) -> str | None:
@@ -78,17 +109,20 @@ def play_source(
     played: Sequence[tuple[int, np.ndarray]],
     num_episodes: int,
     record: Sequence[int] = (),
+    changes: Changes | None = None,
 ) -> Rollout:
     """Return the rollout of an environment for each pair (evaluation seed, task) of `played`.
 
     Each has a learner of its own, whose random numbers depend on `source.source_seed`, the
-    evaluation seed and the task. `record` lists the environments whose trajectories are kept.
+    evaluation seed and the task. `record` lists the environments whose trajectories are kept. A
+    learner goes on with what it has learned where its task changes by `changes`.
     """
     own, recorded = config.source, np.array(record, np.int64)
     tasks = np.array([task for _, task in played])
     keys = [derive_key(own.source_seed, "learner", seed, task_name(t)) for seed, t in played]
     kind = SOURCES.load(own.algorithm)
-    learner = kind(kind.Settings(**own.settings), make_envs(config.env, tasks), tasks, 1, keys)
+    env = make_envs(config.env, tasks, changes)
+    learner = kind(kind.Settings(**own.settings), env, tasks, 1, keys)
     steps: dict[str, list] = {name: [] for name in FIELDS}
     trajectory: dict[str, list] = {}
     count = np.zeros(len(tasks), int)  # of the episodes of each environment
@@ -103,6 +137,7 @@ def play_source(
             break
     whole = {name: np.concatenate(values).swapaxes(0, 1) for name, values in steps.items()}
     rollout = _rollout(configured_world(config.env), whole, num_episodes)
+    rollout = rollout.with_tasks(tasks, changes)
     if not len(recorded):
         return rollout
     fields = {n: np.concatenate(v).swapaxes(0, 1) for n, v in trajectory.items()}

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ad.config.schema import config_hash
-from ad.data.episodes import nan_if_none
+from ad.data.episodes import nan_if_none, ratio
 from ad.data.histories import HistoryStore
 from ad.data.manifest import MANIFEST
 from ad.data.store import load_history
@@ -141,7 +141,10 @@ def scores(
     return {
         "splits": {split: split_entry(e, facts[split]) for split, e in evaluations.items()},
         "references": {
-            name: {split: reference_entry(name, r, facts[split]) for split, r in by_split.items()}
+            name: {
+                split: reference_entry(name, r, facts[split], evaluations[split].present)
+                for split, r in by_split.items()
+            }
             for name, by_split in references.items()
         },
     }
@@ -159,7 +162,7 @@ def split_entry(evaluation: Evaluation, facts: TaskFacts) -> dict:
         evaluation.completed,
         facts,
     )
-    per_task = _per_task(episodes)
+    per_task, facts = _per_task(episodes, evaluation.present)
     columns = {"optimal_return": facts.optimal_return, "optimal_length": facts.shortest}
     tasks, curve = evaluation.tasks, evaluation.returns.mean((0, 1))
     return {
@@ -181,20 +184,26 @@ def split_entry(evaluation: Evaluation, facts: TaskFacts) -> dict:
     }
 
 
-def reference_entry(name: str, reference: Reference, facts: TaskFacts) -> dict:
+def reference_entry(
+    name: str, reference: Reference, facts: TaskFacts, present: np.ndarray | None = None
+) -> dict:
     """Return a reference's entry in `results.json`; `curve` is its mean return in each episode.
 
-    Scores of a whole curve are None for source_end, which has the last episodes only.
+    Scores of a whole curve are None for source_end, which has the last episodes only. `present` is
+    that of `Evaluation`; with it, a reference has returns [K, S, E].
     """
-    returns, successes = (values[:, None] for values in (reference.returns, reference.successes))
+    returns, successes = (
+        values if present is not None else values[:, None]
+        for values in (reference.returns, reference.successes)
+    )
     unknown, own = np.full_like(returns, np.nan), reference.tasks
     p_success = unknown[:, 0] if reference.p_success is None else reference.p_success
     own_facts = (values[own] for values in (facts.optimal_return, facts.random_return))
     facts = TaskFacts(*own_facts, facts.shortest[own], facts.success_ends)
     episodes = Episodes(returns, unknown, successes, p_success, unknown, unknown, facts)
-    curve = returns.mean((0, 1))
+    curve, (per_task, facts) = returns.mean((0, 1)), _per_task(episodes, present)
     entry = {
-        **{score: json_number(metrics.mean(v)) for score, v in _per_task(episodes).items()},
+        **{score: json_number(metrics.mean(v)) for score, v in per_task.items()},
         "episodes_to_80pct": metrics.episodes_to_80pct(curve, facts.optimal_return),
         "num_episodes": len(curve),
         "curve": [json_number(value) for value in curve],
@@ -204,9 +213,33 @@ def reference_entry(name: str, reference: Reference, facts: TaskFacts) -> dict:
     return entry
 
 
-def _per_task(episodes: Episodes) -> dict[str, np.ndarray]:
-    """Return the scores of each task, float [K], NaN for unknown."""
-    return {one.name: one.per_task(episodes) for one in SCORES.values() if one.per_task}
+def _per_task(
+    episodes: Episodes, present: np.ndarray | None = None
+) -> tuple[dict[str, np.ndarray], TaskFacts]:
+    """Return the scores of each task, float [K], NaN for unknown, and the facts about it.
+
+    Where tasks change (`present`, as in `Evaluation`), a return is compared with the facts of its
+    episode's task, and there are scores of changes. Scores and facts are means over the episodes of
+    the rollouts that began in a task.
+    """
+    scores = {one.name: one.per_task(episodes) for one in SCORES.values() if one.per_task}
+    if present is None:
+        return scores, episodes.facts
+    names = ("optimal_return", "random_return", "shortest")
+    now = {name: getattr(episodes.facts, name)[present] for name in names}  # [K, S, E]
+    best = now["optimal_return"]
+    shares = ratio(episodes.returns, np.where(best > 0, best, np.nan))
+    between = metrics.normalized(episodes.returns, now["random_return"], best)
+    scores |= {
+        "nauc": metrics.mean_of_known(shares, (1, 2)),
+        "share_of_optimum_last10": metrics.mean_of_known(shares[..., -metrics.LAST :], (1, 2)),
+        "normalized_return_last10": metrics.mean_of_known(between[..., -metrics.LAST :], (1, 2)),
+        "path_ratio_last10": np.full(len(shares), np.nan),
+        "regret": metrics.regret(episodes.returns, best),
+        **metrics.at_changes(shares, present),
+    }
+    means = (own.mean((1, 2)) for own in now.values())
+    return scores, TaskFacts(*means, episodes.facts.success_ends)
 
 
 def _intervals(per_task: dict[str, np.ndarray]) -> dict[str, list[float] | None]:

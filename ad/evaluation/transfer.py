@@ -1,17 +1,18 @@
 """Evaluate the frozen model in worlds that it was not trained in: other room sizes, other starts.
 
-Each entry of `evaluation.worlds` is a dict of settings that replace those in `env.kwargs`. The
-results of such a world are in `logs/<run>/worlds/<name>/`, and its `results.json` says which
-`world` it is. Its train tasks are those that are equal to a train task of the run by the world's
-`relative_tasks`: for rooms the goals with the same offset from the center. The model is evaluated
-on at most `evaluation.num_train_tasks` of them. Tasks that are not train tasks are held out, but
-see `envs.tasks.other_split` for runs that hold out some tasks only. The checkpoint must come from
-the run's own world.
+Each entry of `evaluation.worlds` is a dict of settings that replace those in `env.kwargs`; `change`
+replaces `env.change`, so that tasks may change in an evaluation alone. The results of such a world
+are in `logs/<run>/worlds/<name>/`, and its `results.json` says which `world` it is. Its train tasks
+are those that are equal to a train task of the run by the world's `relative_tasks`: for rooms the
+goals with the same offset from the center. The model is evaluated on at most
+`evaluation.num_train_tasks` of them. Tasks that are not train tasks are held out, but see
+`envs.tasks.other_split` for runs that hold out some tasks only. The checkpoint must come from the
+run's own world.
 """
 
 from dataclasses import replace
 
-from ad.config.world import configured_world
+from ad.config.world import configured_world, evaluated_env
 from ad.evaluation.evaluate import evaluation_rollouts, load_model
 from ad.evaluation.references import evaluated_references
 from ad.evaluation.results import read_results, write_results
@@ -22,13 +23,12 @@ from envs.tasks import other_split
 
 
 class TransferEvaluation:
-    """Evaluation of a run's model in the world with other `env.kwargs`."""
+    """Evaluation of a run's model in the world with other `env.kwargs` or another `env.change`."""
 
     def __init__(self, run: Run, kwargs: dict):
         self.run, self.kwargs = run, kwargs
-        merged = run.config.env.kwargs | kwargs
-        self.config = replace(run.config, env=replace(run.config.env, kwargs=merged))
-        split = other_split(run.split, merged)
+        self.config = replace(run.config, env=evaluated_env(run.config.env, kwargs))
+        split = other_split(run.split, self.config.env.kwargs)
         self.evaluated_split = split.with_train_tasks(run.config.evaluation.num_train_tasks)
         self.base_env = configured_world(self.config.env)
         self.folder = world_folder(run.folder, kwargs)

@@ -25,6 +25,10 @@ def export_histories(run: Run, format: str, place: str = "", fresh: bool = False
     the format cannot hold, and for another data set at `place` unless `fresh`.
     """
     chosen, histories = new_format(format), HistoryStore(run.config)
+    if run.config.env.change:
+        raise ConfigError(
+            "histories whose tasks change are not exported: a format has one task each"
+        )
     if text := chosen.problem(run.world):
         raise ConfigError(f"the format {format} {text}")
     folders = histories.folders(run.split.train_tasks)
@@ -48,6 +52,7 @@ def describe(run: Run, folders: list[Path]) -> Description:
     manifests = [_manifest(folder) for folder in folders]
     hashes = [entry["sha256"] for m in manifests for _, entry in sorted(m["files"].items())]
     env, source = asdict(config.env), config.source
+    del env["change"]  # 0: the descriptions of data sets that are written already have none
     return Description(
         env=env,
         split=asdict(config.split),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ad.config.schema import Experiment, ModelConfig
-from ad.config.world import configured_world, make_envs
+from ad.config.world import configured_world, make_envs, task_changes
 from ad.data.spec import Spec, make_spec
 from ad.errors import NumericError
 from ad.methods.context_policy import ContextPolicy
@@ -218,8 +218,10 @@ class TrialLearner:
         """Return environments in tasks drawn by `key`, and their seeds."""
         num_envs = self.settings.num_envs
         drawn = uniform(np.uint64(derive_key(key, "task")), np.arange(num_envs))
-        env = make_envs(self.env, self.tasks[(drawn * len(self.tasks)).astype(int)])
-        return env, [derive_key(key, "world", n) >> 1 for n in range(num_envs)]
+        tasks = self.tasks[(drawn * len(self.tasks)).astype(int)]
+        seeds = [derive_key(key, "world", n) >> 1 for n in range(num_envs)]
+        changes = task_changes(self.env, [self.tasks], list(zip(seeds, tasks, strict=True)))
+        return make_envs(self.env, tasks, changes), seeds
 
 
 def _tensors(space, observation) -> torch.Tensor | dict[str, torch.Tensor]:

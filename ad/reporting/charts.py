@@ -20,6 +20,7 @@ STYLES = {  # of the lines of the learning curve, in the order of the legend
     "explorer": {"color": 2, "dash": 1},
     "random_then_optimal": {"color": 3, "dash": 3},
     "tabular_learner": {"color": 7, "dash": 1},
+    "restarted_learner": {"color": 2, "dash": 1},
     "source": {"color": 1, "width": 1.5},
     "random": {"color": 6, "dash": 1},
 }

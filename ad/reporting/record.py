@@ -110,8 +110,12 @@ def record(run: Run) -> tuple[int, int] | None:
 
 
 def can_draw(run: Run) -> bool:
-    """Return whether the world draws its episodes, or plays them again."""
-    return draws_transitions(run.world) or run.world.can_render
+    """Return whether the world draws its episodes, or plays them again.
+
+    Drawings are those of one task, so that there are none where tasks change.
+    """
+    is_still = not run.config.env.change
+    return is_still and (draws_transitions(run.world) or run.world.can_render)
 
 
 def draws_transitions(world: TaskOracle) -> bool:

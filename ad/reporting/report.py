@@ -53,6 +53,7 @@ REFERENCE_NOTES = {
     "tabular_learner": "Tabular learner from nothing: UCB1 on a bandit, Q-learning elsewhere, with "
     "default settings. It learns each {noun} from its own episodes; a model below it does worse "
     "than an agent without any training.",
+    "restarted_learner": "Restarted: the tabular learner, from nothing at each change.",
     "source": "Source: the first episodes of each actor of {source}, on train tasks.",
 }
 
@@ -75,7 +76,7 @@ def report(run: Run) -> Path:
 def run_page(run: Run, results: dict, curve: Chart) -> Page:
     """Return the page of a run from its `results.json` and its learning curve."""
     noun, method = run.world.task_noun, results["splits"]["held_out"]["ci95_method"]
-    maps = charts.room_maps(run.world, results)
+    maps = None if run.config.env.change else charts.room_maps(run.world, results)
     shown = videos(run) if can_draw(run) else None
     sections = [
         _head(run, results, maps is not None),
@@ -153,7 +154,8 @@ def _head(run: Run, results: dict, has_maps: bool) -> Section:
         "videos": can_draw(run),
     }
     unknown = ", ".join(name for name, is_known in known.items() if not is_known)
-    left_out = f"{run.config.env.id} does not provide: {unknown}."
+    changing = " with tasks that change" if run.config.env.change else ""
+    left_out = f"{run.config.env.id}{changing} does not provide: {unknown}."
     within_episodes = build_method(run.config.method).within_episodes
     blocks = [Text(headline(results, within_episodes), "lead"), tiles(results)]
     warning = source_warning(run)
@@ -198,7 +200,7 @@ def _asked_over_training(run: Run) -> Iterator[Section]:
 
 def _scores(run: Run, results: dict) -> Section:
     table, method = tables.run_table(results).compact(), results["splits"]["held_out"]
-    notes = _notes([score for score in columns("run") if score.heading in table.header])
+    notes = _notes([score for score in columns("run", "change") if score.heading in table.header])
     blocks: list[Block] = [
         table,
         Text(

@@ -10,6 +10,7 @@ REFERENCE_TITLES = {
     "source": "source, first episodes",
     "source_end": "source, last episodes",
     "tabular_learner": "tabular learner from nothing",
+    "restarted_learner": "tabular learner, restarted at each change",
     "random": "random",
     "random_then_optimal": "random walk until found, then shortest path",
     "explorer": "best known policy",
@@ -43,7 +44,7 @@ def run_table(results: dict) -> Table:
         for name in ("return_last10", "share_of_optimum_last10")
         if all(summary.get(name) == summary["success_last10"] for summary in scored)
     }
-    shown = [score for score in columns("run") if score.name not in repeats]
+    shown = [score for score in columns("run", "change") if score.name not in repeats]
     references = [[title, *_cells(summary, shown)] for title, summary in _references(results)]
     return Table(["", *_headings(shown)], [*_model_rows(results, shown), *references])
 
@@ -84,7 +85,7 @@ def runs_table(groups: Sequence[dict[str, dict | str]]) -> Table:
     of a group is the random walk that takes shortest paths once it has reached the goal.
     """
     rows = [row for group in groups for row in _group_rows(group)]
-    return Table(["run", *_headings(columns("run")), "training"], rows)
+    return Table(["run", *_headings(columns("run", "change")), "training"], rows)
 
 
 def reference_title(name: str) -> str:
@@ -109,7 +110,7 @@ def _references(results: dict) -> Iterator[tuple[str, dict]]:
 
 
 def _group_rows(runs: dict[str, dict | str]) -> list[list[str]]:
-    shown = columns("run")
+    shown = columns("run", "change")
     missing = {name: reason for name, reason in runs.items() if isinstance(reason, str)}
     group = {name: result for name, result in runs.items() if isinstance(result, dict)}
     rows = [
@@ -122,7 +123,7 @@ def _group_rows(runs: dict[str, dict | str]) -> list[list[str]]:
         summaries = [result["splits"]["held_out"] for result in group.values()]
         means = [
             estimate(
-                [summary[score.name] for summary in summaries], splits, score.low, score.high
+                [summary.get(score.name) for summary in summaries], splits, score.low, score.high
             ).text(score.format)
             for score in shown
         ]
@@ -156,7 +157,7 @@ def _cells(summary: dict, shown: Sequence[Score]) -> list[str]:
 
 def _cell(score: Score, summary: dict) -> str:
     """Return the score of one run with its interval over tasks."""
-    value = summary[score.name]
+    value = summary.get(score.name)
     if score.name == "tasks_solved" and value is not None:
         return f"{value} of {summary['num_tasks']}"
     return Estimate(value, *(summary["ci95"].get(score.name) or ())).text(score.format)

@@ -1,7 +1,7 @@
 """In-context rollouts: episodes of many environments in lockstep, with a frozen model's policy."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from ad.data.schema import transition_fields
 from ad.data.spec import field_name
 from ad.errors import NumericError
 from ad.methods.policy import Observation, Policy, as_tensor
+from envs.changes import Changes
 from envs.rng import derive_key, uniform
 from envs.spaces import split_observation
 
@@ -32,7 +33,7 @@ class Rollout:
     completed fewer episodes than others has NaN in the place of their returns, and lengths of 0.
     `reward_in_context`, bool [N, E]: whether the context held a reward above 0 when an episode
     began. `trajectory`: fields [R, T] of the environments `recorded`, int [R]; its episode is -1
-    after an environment's last one.
+    after an environment's last one. `tasks`: those of the episodes, int [N, E, D], if they change.
     """
 
     returns: np.ndarray
@@ -41,6 +42,7 @@ class Rollout:
     reward_in_context: np.ndarray
     recorded: np.ndarray
     trajectory: dict[str, np.ndarray]
+    tasks: np.ndarray | None = None
 
     @property
     def env_steps(self) -> int:
@@ -59,7 +61,14 @@ class Rollout:
             self.reward_in_context[envs],
             self.recorded[kept] - start,
             {name: values[:, :longest] for name, values in trajectory.items()},
+            None if self.tasks is None else self.tasks[envs],
         )
+
+    def with_tasks(self, first: np.ndarray, changes: Changes | None) -> "Rollout":
+        """Return the rollout with the tasks of its episodes; `first` are those of the first."""
+        if changes is None:
+            return self
+        return replace(self, tasks=changes.tasks(first, self.returns.shape[1]))
 
 
 class EpisodeStatistics:

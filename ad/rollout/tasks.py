@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ad.config.schema import EvaluationConfig, Experiment
-from ad.config.world import configured_world, make_envs
+from ad.config.world import configured_world, make_envs, task_changes
 from ad.errors import ConfigError
 from ad.methods.policy import Observation, Policy, PolicyWrapper
 from ad.rollout.rollout import (
@@ -18,6 +18,7 @@ from ad.rollout.rollout import (
     rollouts_by_split,
     sampled,
 )
+from envs.changes import Changes
 from envs.rng import derive_key
 from envs.tasks import Split, task_name
 
@@ -42,7 +43,8 @@ def rollout_tasks(
 
     def play(envs: Sequence[tuple[int, np.ndarray]], first_seed: Sequence[int]) -> Rollout:
         recorded, label = first_seed if record else (), "evaluate" if show else None
-        return rollout_envs(config, envs, new_policy, episodes, recorded, label, env_steps)
+        changes = task_changes(config.env, (split.held_out_tasks, split.train_tasks), envs)
+        return rollout_envs(config, envs, new_policy, episodes, recorded, label, env_steps, changes)
 
     return rollouts_by_split((split.held_out_tasks, split.train_tasks), num_seeds, play)
 
@@ -55,20 +57,22 @@ def rollout_envs(
     record: Sequence[int] = (),
     label: str | None = None,
     env_steps: int | None = None,
+    changes: Changes | None = None,
 ) -> Rollout:
     """Return the rollout of an environment for each pair (evaluation seed, task) of `envs`.
 
-    `record`, `label` and `env_steps` are those of `ad.rollout.rollout.rollout`. Raises ConfigError
-    for a world that cannot be stepped.
+    `record`, `label` and `env_steps` are those of `ad.rollout.rollout.rollout`. Tasks change by
+    `changes`. Raises ConfigError for a world that cannot be stepped.
     """
     if not configured_world(config.env).can_be_stepped:
         raise ConfigError(
             "the world of recorded histories cannot be stepped: a model can be trained on them, "
             "but not evaluated"
         )
-    return rollout(
+    tasks = np.array([task for _, task in envs])
+    played = rollout(
         new_policy(len(envs)),
-        make_envs(config.env, np.array([task for _, task in envs])),
+        make_envs(config.env, tasks, changes),
         [env_seed(seed, task) for seed, task in envs],
         episodes,
         selection_of(config.evaluation),
@@ -76,6 +80,7 @@ def rollout_envs(
         label,
         env_steps,
     )
+    return played.with_tasks(tasks, changes)
 
 
 def rollout_asked(
