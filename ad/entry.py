@@ -96,7 +96,7 @@ def submit(run: Run, program: Path | None = None) -> Path:
     if program:
         _pack_program(run, program, path)
     elif read_results(run) is None:
-        raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
+        raise ConfigError(f"{run.folder} has no results of these settings: run `ad evaluate`")
     else:
         pack(release(run), (*EVALUATED, SUMS), path)
     info(f"entry: {path}; ad verify-entry {path} evaluates it again")

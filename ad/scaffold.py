@@ -76,7 +76,7 @@ def new(kind: str, name: str, folder: Path | None) -> None:
         f"python -m scripts.{own.verb}" if Path("scripts/check.py").exists() else f"ad {own.verb}"
     )
     info(f"try it: {verb} --{own.setting} {place}{own.words}")
-    info(f"its test: python -m pytest {test}")
+    info(f"its test, with the package pytest: python -m pytest {test}")
 
 
 def init(folder: Path | None) -> None:

@@ -196,7 +196,7 @@ def test_a_wrong_value_is_refused_in_one_sentence_that_names_its_setting(line):
         ("--env.kwargs.szie 3", "size"),
         ("--env.id DarkRom-v0", "DarkRoom-v0"),
         ("--source.algorithm a3c", "a2c"),
-        ("--config_path configs/quikstart.yaml", "quickstart"),
+        ("--config_path configs/quikstart.yaml", "configs/quickstart.yaml"),
     ],
 )
 def test_a_misspelled_name_gets_the_one_that_was_meant(words, hint):

@@ -182,7 +182,7 @@ REFUSED = {
     "another policy": (["--method.name", "dpt"], "method.name is dpt"),
     "three tokens": (["--model.tokenizer", "separate"], "model.tokenizer is separate"),
     "angles": (["--model.position", "rotary"], "model.position is rotary"),
-    "no training": ([], "run scripts.train first"),
+    "no training": ([], "run `ad train` first"),
 }
 
 

@@ -258,7 +258,7 @@ def test_a_member_that_is_too_large_is_refused(members, pack, nothing_runs, tmp_
 def test_compression_is_refused(entry, tmp_path, nothing_runs):
     bomb = tmp_path / "entry.tar"
     bomb.write_bytes(gzip.compress(entry.read_bytes() + bytes(10**7)))
-    refused(bomb, "is no entry as scripts.submit writes it")
+    refused(bomb, "is no entry as `ad submit` writes it")
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.6, 0.99, 1.01])
@@ -286,7 +286,7 @@ def test_settings_that_are_no_settings_are_refused(members, pack, here, content)
 
 
 def test_a_run_without_results_cannot_be_submitted(experiment):
-    with pytest.raises(ConfigError, match=r"run scripts\.evaluate"):
+    with pytest.raises(ConfigError, match="run `ad evaluate`"):
         submit(train(experiment(training__precision="float32")))
 
 

@@ -203,7 +203,7 @@ def test_a_sum_for_a_file_outside_the_release_is_refused(copy):
 
 
 def test_a_run_without_a_training_is_not_released(experiment):
-    with pytest.raises(ConfigError, match=r"scripts\.train"):
+    with pytest.raises(ConfigError, match="`ad train`"):
         release(Run.open(experiment()))
 
 

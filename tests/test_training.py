@@ -112,7 +112,7 @@ def test_the_logged_learning_rate_is_the_one_of_the_schedule(whole):
 
 def test_an_unfinished_training_is_not_evaluated(trained):
     forget_last_checkpoint(trained)
-    with pytest.raises(ConfigError, match=r"scripts\.train"):
+    with pytest.raises(ConfigError, match="`ad train`"):
         evaluate(trained)
 
 

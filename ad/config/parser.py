@@ -10,6 +10,7 @@ chosen source algorithm and method, which the `Settings` of its class declares.
 """
 
 import dataclasses
+import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ from ad.errors import ConfigError, Problem
 from ad.registry import ENCODERS, MEMORIES, METHODS, SOURCES
 from envs import make_base
 from envs.presets import resolve_length
-from envs.registry import PLACE, did_you_mean, load_class
+from envs.registry import PLACE, load_class
 from envs.world import World
 
 PLUGGED = {  # setting -> the kinds of components, besides worlds, that a bare class can be
@@ -115,6 +116,8 @@ def _named(word: str | None) -> tuple[str | None, dict[str, Any]]:
         return None, {}
     if PLACE.fullmatch(word) and not os.path.exists(word):
         return None, _component(word)
+    if word.endswith(".py"):
+        raise ConfigError(f"{word} is no experiment; a class in it is {word}:ItsName")
     if not os.path.isdir(word):
         return word, {}
     folder = Path(os.path.abspath(word))  # not resolved: logs/ may be a link
@@ -152,8 +155,11 @@ def read_text(path: str | Path) -> str:
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file (UTF-8)") from None
     except FileNotFoundError:
-        siblings = [sibling.stem for sibling in Path(path).parent.glob("*.yaml")]
-        hint = did_you_mean(Path(path).stem, siblings)
+        folder = Path(path).parent
+        siblings = [*folder.glob("*.yaml"), *(folder / "configs").glob("*.yaml")]
+        by_name = {sibling.stem: sibling for sibling in siblings}
+        near = difflib.get_close_matches(Path(path).stem, by_name, n=1)
+        hint = f"; did you mean {by_name[near[0]]}?" if near else ""
         raise ConfigError(f"there is no file {path}{hint}") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder") from None

@@ -1,6 +1,7 @@
 """The settings of an experiment: dataclasses, their hash, and how two experiments differ.
 
-The defaults are those of `configs/quickstart.yaml`, but for `evaluation.temperature_known`. The
+The defaults are those of `configs/quickstart.yaml`, but for its name and
+`evaluation.temperature_known`. The
 string below a setting is its line in `--help`, and `ad.config.fields.field` declares its limits.
 `ad.config.parser` builds an Experiment from a YAML file and the command line;
 `ad/config/constraints.py` and `component_constraints.py` relate settings to each other.
@@ -243,7 +244,7 @@ class RecordConfig:
 class Experiment:
     """The name, folder, device and threads of a run; every other setting is in a section."""
 
-    name: str = field("quickstart", affects_results=False)
+    name: str = field("unnamed", affects_results=False)
     """name of the run: it is written to logs/<name> and videos/<name>"""
     root: str = field(".", affects_results=False)
     """folder for histories/, logs/ and videos/"""

@@ -4,7 +4,7 @@
 each file that agreed with its manifest it has the size, the times of the last change of content and
 of status, the inode, and the entry of the manifest. The file is hashed again as soon as one of
 these differs. Damage that changes none of them, as by a failing disk, is only detected by
-`scripts.verify`, which always reads every byte.
+`ad verify`, which always reads every byte.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ def load_training_set(run: Run, broadcast: Callable = call) -> TrainingSet:
     histories = HistoryStore(run.config)
     folders = {task_name(task): histories.folder(task) for task in run.split.train_tasks}
     if missing := sum(not folder.exists() for folder in folders.values()):
-        raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
+        raise ConfigError(f"{missing} train tasks have no history: run `ad collect` first")
     loaded = _load(folders, histories.path, broadcast)
     fields = transition_fields(run.world)
     for name, history in loaded.items():

@@ -48,7 +48,7 @@ def read_manifest(folder: Path) -> dict:
     if manifest.get("schema") != SCHEMA:
         raise ValueError(
             f"{MANIFEST} has schema {manifest.get('schema')}, this version reads schema {SCHEMA}, "
-            "and scripts.collect makes it again"
+            "and `ad collect` makes it again"
         )
     files, columns = manifest.get("files"), manifest.get("curve_columns")
     if not isinstance(files, dict) or not _are_of_history(set(files)):

@@ -238,7 +238,7 @@ def load_history(
             check(folder / f"{name}.npy", files[f"{name}.npy"])
     except (OSError, ValueError) as error:
         raise CorruptError(
-            f"the history {folder} cannot be used: {error}; scripts.verify lists all damaged files"
+            f"the history {folder} cannot be used: {error}; `ad verify` lists all damaged files"
         ) from error
     curve = np.load(folder / CURVE, allow_pickle=False)
     return History(

@@ -9,11 +9,12 @@ from ad.errors import ConfigError, CorruptError
 from ad.evaluation.calibration import asked_return, write_calibration
 from ad.evaluation.results import write_results
 from ad.evaluation.source_play import source_rollouts
-from ad.evaluation.summary import is_evaluated, write_summary
+from ad.evaluation.summary import SUMMARY, is_evaluated, write_summary
 from ad.methods import build_method, build_model, train_steps
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import policy_of, rollout_tasks
+from ad.runtime.console import warn
 from ad.runtime.devices import choose_device
 from ad.runtime.run import Run
 from ad.training import checkpoints
@@ -32,6 +33,8 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
         _trained_checkpoint(run)  # raises ConfigError without one
     if not fresh and is_evaluated(run):
         return False
+    if not fresh and (run.folder / SUMMARY).exists():
+        warn(f"the results in {run.folder} are of other settings or weights: they are replaced")
     model = load_model(run) if has_model else None
     with run.timed("evaluate_s", reset=True):
         if model is None:
@@ -58,7 +61,7 @@ def load_model(run: Run, world=None, step: int | None = None) -> SequenceModel:
         content = checkpoints.load(path)
     except CorruptError as error:
         fresh = "" if step is None else " --fresh true"  # training resumes behind an earlier step
-        raise CorruptError(f"{error}; scripts.train{fresh} makes it again") from error
+        raise CorruptError(f"{error}; `ad train{fresh}` makes it again") from error
     check_fingerprint(content, run.config, run.split)
     spec = spec_from_dict(content["spec"])
     if world is not None:
@@ -106,5 +109,5 @@ def _trained_checkpoint(run: Run) -> Path:
     path = checkpoints.newest(run.folder / "checkpoints")
     expected = checkpoints.name(train_steps(run.config))
     if path is None or path.name != expected:
-        raise ConfigError(f"{run.folder} holds no finished training: run scripts.train first")
+        raise ConfigError(f"{run.folder} holds no finished training: run `ad train` first")
     return path

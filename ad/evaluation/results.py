@@ -60,7 +60,7 @@ def read_results(path: Path) -> dict[str, Evaluation]:
     Raises ConfigError if the file does not exist, CorruptError if a row is missing or invalid.
     """
     if not path.exists():
-        raise ConfigError(f"{path} does not exist: run `python -m scripts.evaluate` first")
+        raise ConfigError(f"{path} does not exist: run `ad evaluate` first")
     try:
         with open(path, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)

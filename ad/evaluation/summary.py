@@ -66,14 +66,14 @@ def read_summary(run: Run) -> dict:
     """
     complete = all((run.folder / name).exists() for name in (*HASHED, SUMMARY))
     if complete and (damaged := damaged_results(run.folder)):
-        raise CorruptError(f"{'; '.join(damaged.values())}; scripts.evaluate makes it again")
+        raise CorruptError(f"{'; '.join(damaged.values())}; `ad evaluate` makes it again")
     if not is_evaluated(run):
-        raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
+        raise ConfigError(f"{run.folder} has no results of these settings: run `ad evaluate`")
     results = read_checked_json(run.folder / SUMMARY)
     entries = [entry for by_split in results["references"].values() for entry in by_split.values()]
     if any("curve" not in entry for entry in entries):
         raise ConfigError(
-            f"{run.folder} has results of an older version: run scripts.evaluate --fresh true"
+            f"{run.folder} has results of an older version: run `ad evaluate --fresh true`"
         )
     return results
 

@@ -33,7 +33,7 @@ def export_histories(run: Run, format: str, place: str = "", fresh: bool = False
         raise ConfigError(f"the format {format} {text}")
     folders = histories.folders(run.split.train_tasks)
     if folders is None:
-        raise ConfigError("some train tasks have no history: run scripts.collect first")
+        raise ConfigError("some train tasks have no history: run `ad collect` first")
     place = place or chosen.default_place(histories.path)
     description = describe(run, folders)
     if chosen.exists(place) and not fresh:

@@ -415,7 +415,7 @@ The agents:
 ```yaml
 {source}```
 
-`python -m scripts.import_histories --format parquet --from FOLDER --to mine.yaml` reads the
+`ad import-histories --format parquet --from FOLDER --to mine.yaml` reads the
 histories back, with the same bytes and the same split, and writes the experiment to train on them.
 The Hub shows the scores of models once this repository, under the id in `eval.yaml`, is registered
 as a benchmark; change that id to your own. `croissant.json` describes the columns.

@@ -88,7 +88,7 @@ def unpack(path: Path, folder: Path, *names: tuple[str, ...]) -> None:
     """
     members = _members(path, {name for own in names for name in own})
     if tuple(members) not in [(*own, SUMS) for own in names]:
-        raise CorruptError(f"{path} is no entry as scripts.submit writes it: it has other members")
+        raise CorruptError(f"{path} is no entry as `ad submit` writes it: it has other members")
     for name, content in members.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
@@ -124,7 +124,7 @@ def _members(path: Path, known: set[str]) -> dict[str, bytes]:
         if _packed(members) != content:
             raise ValueError("it has bytes that are in no member, or properties of members")
     except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
-        raise CorruptError(f"{path} is no entry as scripts.submit writes it: {error}") from error
+        raise CorruptError(f"{path} is no entry as `ad submit` writes it: {error}") from error
     return members
 
 
@@ -161,10 +161,13 @@ def load_release(folder: str | Path, trust_code: bool = False) -> ReleasedPolicy
     """Return the policy of the released model, frozen, on the CPU.
 
     With `trust_code` the model may be of classes outside the suite, which its configuration names
-    and which are imported. Raises ConfigError for such a model without it, CorruptError unless all
-    files are as they were written, MachineError without the package safetensors.
+    and which are imported. Raises ConfigError for such a model without it and for a folder that is
+    no release, CorruptError unless all files are as they were written, MachineError without the
+    package safetensors.
     """
     safetensors, folder = _safetensors(), Path(folder)
+    if not (folder / SUMS).exists():
+        raise ConfigError(f"{folder} is no release: `ad release` writes one of a trained run")
     verify_sums(folder, FILES, EVALUATED, EVALUATED[:-1])  # versions before 0.4 claimed nothing
     try:
         config = parse_dump((folder / "config.yaml").read_text(encoding="utf-8"))

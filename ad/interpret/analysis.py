@@ -251,7 +251,7 @@ class Analysis:
             raise ConfigError(f"it reads contexts of rollouts: leave out --contexts {source}")
         needs_histories = cls.reads_histories and subject.method.reads_histories
         if needs_histories and HistoryStore(run.config).folders(run.split.train_tasks) is None:
-            raise ConfigError("the learning histories are missing: run scripts.collect first")
+            raise ConfigError("the learning histories are missing: run `ad collect` first")
         if cls.reads_outputs and subject.model.spec.num_actions < 2:
             raise ConfigError(
                 "the world has a single action, so that nothing can be preferred: choose one with "

@@ -212,7 +212,7 @@ def _panel(
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
-        raise ConfigError(f"{path} does not exist: run `python -m scripts.evaluate` first")
+        raise ConfigError(f"{path} does not exist: run `ad evaluate` first")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in (*PLACES, "reward", *file.files)}

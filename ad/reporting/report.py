@@ -101,8 +101,7 @@ def run_page(run: Run, results: dict, curve: Chart) -> Page:
     ]
     if shown is not None:
         absent = Text(
-            "There are none yet. `python -m scripts.record` makes videos, and then "
-            "`python -m scripts.report` adds them here."
+            "There are none yet. `ad record` makes videos, and then `ad report` adds them here."
         )
         sections.append(Section("Videos", shown or [absent]))
     if (run.folder / INSIDE).exists():

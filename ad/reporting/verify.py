@@ -41,7 +41,7 @@ def verify(run: Run, repair: bool = False) -> None:
         remove_checkpoints(bad_checkpoints)
         remove_results(run, bad_results)
         removed = f"{len(bad_checkpoints)} checkpoints removed"
-        removed += ", results removed: scripts.evaluate makes them again" if bad_results else ""
+        removed += ", results removed: `ad evaluate` makes them again" if bad_results else ""
         info(f"verify: {len(bad_histories)} histories collected again, {removed}")
         return verify(run)
     counts = map(len, (histories(run), run_checkpoints(run), run_results(run)))

@@ -47,7 +47,8 @@ class Run:
     def open(cls, config: Experiment, fresh: bool = False) -> "Run":
         """Return the run of `config`, with config.yaml and split.json in its folder.
 
-        Raises ConfigError if the folder holds a run of other settings. With `fresh` the folder is
+        Raises ConfigError if the folder holds a run of other settings, MachineError if the device
+        is not there. With `fresh` the folder is
         emptied instead, after a warning.
         """
         run = cls(config)
@@ -59,6 +60,10 @@ class Run:
                 )
             warn(f"{found}: it is discarded")
             shutil.rmtree(run.folder)
+        if config.device == "cuda":
+            from ad.runtime.devices import choose_device
+
+            choose_device(config)  # raises before the file has a device that is not there
         run.folder.mkdir(parents=True, exist_ok=True)
         write_text(run.folder / "config.yaml", configuration.dump(config))
         write_json(run.folder / "split.json", describe_split(run.split))

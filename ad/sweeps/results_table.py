@@ -43,7 +43,7 @@ def run_folders(root: Path, names: list[str]) -> list[Path]:
     if missing := [name for name in names if name not in folders]:
         raise ConfigError(f"no run is called {', '.join(missing)} in {root / 'logs'}")
     if not folders:
-        raise ConfigError(f"{root / 'logs'} holds no run: use scripts.run first")
+        raise ConfigError(f"{root / 'logs'} holds no run: use `ad run` first")
     return [folders[name] for name in names or sorted(folders)]
 
 

@@ -1,5 +1,6 @@
 """Callbacks of the training loop: log, validation, checkpoint and roll-back."""
 
+import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ class Callbacks:
             trainer.compile()
         if trainer.step == 0 and self._is_kept():
             self.save()
+        if trainer.device.type == "cpu" and torch.get_num_threads() > 1:
+            _warn_of_busy_cores()
         self._speed_since = time.perf_counter(), trainer.step
         with self._progress_bar() as self.bar:
             yield
@@ -131,4 +134,14 @@ class Callbacks:
             unit=" steps",
             # None: disabled where stderr is no terminal
             disable=None if self.trainer.processes.rank == 0 else True,
+        )
+
+
+def _warn_of_busy_cores() -> None:
+    """Warn where the threads of a train step would wait for those of other processes."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > 1.5 * cores:
+        warn(
+            f"{load:.0f} processes want the {cores} cores of this machine, on which threads wait "
+            "for each other: --threads 1 may be many times faster"
         )
