@@ -441,9 +441,7 @@ def test_a_saved_situation_comes_back_from_the_bank_and_a_damaged_bank_is_a_sent
     assert path.read_bytes() == damaged
 
 
-@pytest.mark.parametrize(
-    ("words", "named"), [([], "scripts.train"), (["--port", "65536"], "--port")]
-)
+@pytest.mark.parametrize(("words", "named"), [([], "`ad train`"), (["--port", "65536"], "--port")])
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, named):
     assert exit_code(VERBS["app"], ["--root", str(tmp_path), *words]) == 2
     assert named in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_a_checkpoint_whose_manifest_was_not_written_yet_costs_no_bit(whole, tra
 def test_a_damaged_last_checkpoint_is_not_evaluated_in_place_of_another(trained):
     path = checkpoints.newest(trained.folder / "checkpoints")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CorruptError, match=r"scripts\.train makes it again"):
+    with pytest.raises(CorruptError, match="`ad train` makes it again"):
         evaluate(trained)
 
 

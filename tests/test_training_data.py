@@ -111,7 +111,7 @@ def own_histories(numbered, tmp_path):
 def test_a_train_task_without_a_history_stops_training_in_one_sentence(own_histories):
     folder = HistoryStore(own_histories).folder(Run(own_histories).split.train_tasks[2])
     shutil.rmtree(folder)
-    with pytest.raises(ConfigError, match=r"1 train tasks have no history.*scripts\.collect"):
+    with pytest.raises(ConfigError, match=r"1 train tasks have no history.*`ad collect`"):
         Trainer(Run.open(own_histories))
 
 

@@ -104,5 +104,5 @@ def test_damaged_results_are_named_and_repair_leaves_them_to_evaluate(config, ve
     code, said = verified()
     assert code == 4 and f"{run.folder / name} is not what was written" in said
     code, said = verified("--repair", "true")
-    assert code == 0 and "scripts.evaluate makes them again" in said
+    assert code == 0 and "`ad evaluate` makes them again" in said
     assert not any((run.folder / name).exists() for name in summary.FILES)

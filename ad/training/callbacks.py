@@ -42,7 +42,7 @@ class Callbacks:
             trainer.compile()
         if trainer.step == 0 and self._is_kept():
             self.save()
-        if trainer.device.type == "cpu" and torch.get_num_threads() > 1:
+        if trainer.device.type == "cpu" and not self.config.threads:
             _warn_of_busy_cores()
         self._speed_since = time.perf_counter(), trainer.step
         with self._progress_bar() as self.bar:
