@@ -69,9 +69,8 @@ def _references_of_changes(
 ) -> References:
     """Compute the references in tasks that change as in `evaluations`; their arrays are [K, S, E].
 
-    They are random actions and two tabular learners: one that goes on with its table, and one that
-    starts from nothing at each change. The curves of the world and of the histories are of tasks
-    that do not change.
+    They are random actions and two tabular learners: one keeps its table, one starts from nothing
+    at each change. The curves of the world and of the histories are of tasks that do not change.
     """
     random = {
         name: own.returns.reshape(-1, len(evaluations[name].tasks), own.returns.shape[1])

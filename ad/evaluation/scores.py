@@ -60,7 +60,8 @@ RECOVERY = (
     "Recovered: the share of changes after which the mean of five episodes reaches 80 % of the "
     "share before, ahead of the next change; changes with fewer than five episodes behind them do "
     "not count. Episodes to recover: how many that takes; one that does not recover counts all "
-    "episodes up to the next change, so the mean is a lower bound."
+    "episodes up to the next change, so the mean is a lower bound. Little is soon recovered, by "
+    "random actions too: read both beside the share before a change."
 )
 SCORES: dict[str, Score] = {
     score.name: score

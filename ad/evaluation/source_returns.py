@@ -18,10 +18,10 @@ def source_warning(run: Run) -> str:
     """Return what to warn of if the return of the source does not rise, otherwise "".
 
     A source with privileged information need not learn, and has no warning; nor has a run without
-    histories.
+    histories, or one whose tasks change, where learning begins again and again.
     """
     source = SOURCES.load(run.config.source.algorithm)
-    if not len(run.history_tasks) or source.privileged_info != "nothing":
+    if not len(run.history_tasks) or source.privileged_info != "nothing" or run.config.env.change:
         return ""
     tasks = run.split.train_tasks
     folders = training_folders(run.config, tasks)
