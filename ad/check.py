@@ -38,6 +38,7 @@ from ad.training.trainer import TrainingData, load_training_data
 from envs.world_check import random_actions, world_problems
 
 LIBRARIES = re.compile(r"/(torch|numpy|gymnasium)/")
+PLAYED = 30  # env steps of a rollout
 TOLERANCE = 1e-3  # of logits that are computed in another order of additions
 SMALL = {
     "source.state_every": 0,
@@ -47,7 +48,6 @@ SMALL = {
     "training.warmup_steps": 0,
     "training.eval_every": 3,
     "training.eval_episodes": 1,
-    "training.batch_size": 8,
     "training.log_every": 1,
     "evaluation.episodes": 2,
     "evaluation.env_steps": None,
@@ -90,6 +90,7 @@ def _small(config: Experiment, root: Path) -> Experiment:
         "split.num_train_tasks": min(3, config.split.num_train_tasks),
         "source.env_steps": config.source.num_envs * steps,
         "data.context_length": length,
+        "training.batch_size": 8 * config.training.segments,
         "model.positions": max(steps, config.model.positions),
     }
     if config.split.held_out is None and len(configured_world(config.env).all_tasks()) > 20:
@@ -173,7 +174,9 @@ def _model(config: Experiment) -> Iterator[str]:
             return logits
 
     model.eval()
-    length, tasks = config.data.context_length, Run.open(config).split.train_tasks[[0, 0, -1]]
+    # The window of a model that carries a state holds all that was played.
+    length = PLAYED if model.carries else config.data.context_length
+    tasks = Run.open(config).split.train_tasks[[0, 0, -1]]
     _play(config, Compared(model, SlidingWindow(model, 3, length)), tasks, [1, 2, 3])
     if max(differences) > TOLERANCE:
         step = next(i for i, own in enumerate(differences) if own > TOLERANCE)
@@ -257,5 +260,5 @@ def _play(config: Experiment, policy, tasks: np.ndarray, seeds: list[int]) -> li
         played.append(logits.copy())
         return random_actions(np.isfinite(logits), u)
 
-    rollout(policy, make_envs(config.env, tasks), seeds, 0, select_action, env_steps=30)
+    rollout(policy, make_envs(config.env, tasks), seeds, 0, select_action, env_steps=PLAYED)
     return [np.where(np.isfinite(logits), logits, 0) for logits in played]

@@ -115,6 +115,7 @@ MEMORIES: "Registry[Memory]" = Registry(
         "transformer": "ad.models.memories.transformer:Transformer",
         "gru": "ad.models.memories.gru:GRU",
         "min_gru": "ad.models.memories.min_gru:MinGRU",
+        "xl": "ad.models.memories.xl:TransformerXL",
     },
     group="memories",
     needs=("forward", "new_cache"),

@@ -144,6 +144,12 @@ training.warmup_steps --training.warmup_steps 1001
 training.warmup_steps --training.warmup_steps 2001 --training.schedule_steps 2000
 training.schedule_steps --training.schedule_steps 999
 training.micro_batches --training.micro_batches 33
+training.segments --training.segments 2
+training.segments --model.memory xl
+training.segments --model.memory gru --training.segments 3
+training.segments --model.memory gru --training.segments 2 --method.name behavior_cloning
+training.segments --model.memory gru --training.segments 2 --method.name decision_transformer
+model.position --model.memory gru --training.segments 2 --model.position window
 training.final_learning_rate --training.final_learning_rate 1
 source.env_steps --source.env_steps 199999
 source.env_steps --source.env_steps 190

@@ -27,7 +27,7 @@ READERS = METHODS | {
         f"{name}, {memory}": [*words, "--model.memory", memory]
         for name, words in METHODS.items()
         for memory in MEMORIES
-        if memory != "transformer"
+        if memory not in ("transformer", "xl")  # without a window, or that reaches beyond it
     },
     "asked across episodes": [
         *("--method.name", "decision_transformer"),

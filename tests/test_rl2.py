@@ -136,9 +136,17 @@ def test_training_leaves_the_random_generators_of_the_process_as_they_were(learn
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize("segments", [1, 2])
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_a_trial_is_read_in_training_as_it_was_played(learner, memory):
-    trials = learner("--model.memory", memory)
+def test_a_trial_is_read_in_training_as_it_was_played(learner, memory, segments):
+    if (segments > 1) != MEMORIES.load(memory).carries and memory not in ("gru", "min_gru"):
+        pytest.skip("this memory reads one segment, or more")
+    length = str(10 // segments)
+    trials = learner(
+        *("--model.memory", memory, "--training.segments", str(segments)),
+        *("--data.context_length", length),
+    )
+    assert trials.model.segment_length == (None if segments == 1 else 5)
     played = trials.play(3)
     with torch.no_grad():
         hidden = trials.model.hidden(played.window)

@@ -145,9 +145,16 @@ def encoder_fits_the_other_parts(config, world):
             _check_encoder("model.encoder", config.model.encoder, name, part)
 
 
-@constraint("model")
+@constraint("model", "training")
 def memory_can_be_built(config, world):
     MEMORIES.load(config.model.memory).check(config)
+
+
+@constraint("training.segments", "method")
+def method_reads_segments(config, world):
+    if config.training.segments > 1 and not _method(config).reads_segments:
+        text = f"must stay 1 with {config.method.name}: its context is not read in the order of a"
+        yield Problem("training.segments", f"{text} history, or ends with an episode")
 
 
 @constraint("evaluation.worlds", "env", "split", "model", "method.name")

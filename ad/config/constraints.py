@@ -168,6 +168,12 @@ def micro_batches_have_windows(micro_batches, batch_size):
         return f"must be at most training.batch_size ({batch_size}), not {micro_batches}"
 
 
+@constraint("training.segments", "training.batch_size")
+def segments_fill_a_batch(segments, batch_size):
+    if batch_size % segments:
+        return f"must divide training.batch_size ({batch_size}), not be {segments}"
+
+
 @constraint("training.warmup_steps", "training.steps", "training.schedule_steps")
 def warmup_fits_into_schedule(warmup_steps, steps, schedule_steps):
     name = "schedule_steps" if schedule_steps else "steps"

@@ -109,7 +109,7 @@ class ModelConfig:
     tokenizer: str = field("fused", choices=TOKENIZERS)
     """tokens of a transition: one, three in a row, three side by side, or without its outcome"""
     memory: str = field("transformer", added=True, choices=MEMORIES)
-    """memory: a transformer with its window, or a recurrent network"""
+    """memory: a transformer with its window or with two segments (xl), or a recurrent network"""
     width: int = field(64, at_least=1)
     """width of the residual stream and of the token embeddings"""
     layers: int = field(4, at_least=0)
@@ -159,6 +159,9 @@ class TrainingConfig:
     """number of train steps; with many more the model memorizes the train tasks"""
     batch_size: int = field(32, at_least=1)
     """windows in a training batch"""
+    segments: int = field(1, at_least=1, added=True)
+    """adjacent windows that are read one after the other, with the state of a recurrent memory or
+    xl carried from each to the next, in training without its gradient; rollouts carry it on"""
     micro_batches: int = field(1, at_least=1, added=True)
     """smallest number of micro-batches in a training batch; more need less memory"""
     activation_checkpointing: bool = field(False, affects_results=False, added=True)
@@ -197,6 +200,11 @@ class TrainingConfig:
     """train steps between two lines of metrics.jsonl"""
     process_timeout: float = field(1800.0, above=0, affects_results=False, added=True)
     """seconds that a process of a data-parallel training waits for the others before it gives up"""
+
+    @property
+    def rows(self) -> int:
+        """The rows of a training batch, each of which has `segments` windows."""
+        return self.batch_size // self.segments
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,12 @@ class TrainingSet:
         share = (history_part[1] - history_part[0]) * best_fraction
         share *= 1 if held_out else data.best_actors
         transitions = int(share * len(tasks) * len(range(num_envs)[actors]) * steps)
+        length = data.context_length * self.config.training.segments
         sampler = WindowSampler(
             (history._replace(arrays=part(history.arrays)) for history in self.histories),
             self.spec,
             fields,
-            context_length=data.context_length,
+            context_length=length,
             history_stride=data.history_stride,
             history_part=history_part,
             from_start=0.0 if held_out or within_episodes else data.windows_from_start,
@@ -83,10 +84,10 @@ class TrainingSet:
             files_in=None if data.in_memory else self._folder_of_files(fields, transitions),
         )
         longest = sampler.lengths.max()
-        if longest < data.context_length and not held_out:
+        if longest < length and not held_out:
             warn(
                 f"the longest training sequence has {longest} transitions: the model is never "
-                f"trained on a full context of {data.context_length}"
+                f"trained on a full context of {length}"
             )
         if data.permute == "none":
             return sampler

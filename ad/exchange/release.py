@@ -25,7 +25,7 @@ from ad.errors import ConfigError, CorruptError, MachineError
 from ad.evaluation.evaluate import load_model
 from ad.exchange.card import card, eval_results, read_results
 from ad.exchange.policy import ReleasedPolicy
-from ad.methods import build_method
+from ad.methods import build_method, build_model
 from ad.models.sequence_model import SequenceModel
 from ad.registry import ENCODERS, MEMORIES, METHODS, POSITIONS, REWARDS, TOKENIZERS
 from ad.runtime.console import info
@@ -183,7 +183,7 @@ def load_release(folder: str | Path, trust_code: bool = False) -> ReleasedPolicy
         with safetensors.safe_open(folder / WEIGHTS, "pt") as file:
             spec = spec_from_dict(json.loads(file.metadata()["spec"]))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = build_method(config.method).build(spec, config.model)
+        model = build_model(build_method(config.method), spec, config)
         model.load_state_dict(weights)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CorruptError(f"{folder} is not a release: {error}") from error

@@ -84,6 +84,13 @@ class Subject:
     model: SequenceModel
     choice: Choice = DEFAULT_CHOICE
 
+    def __post_init__(self):
+        if self.model.carries:
+            raise ConfigError(
+                "the analyses look at windows, and a model that was trained with training.segments "
+                "above 1 decides by a state of what came before them"
+            )
+
     @classmethod
     def load(cls, run: Run, choice: Choice = DEFAULT_CHOICE) -> "Subject":
         """Load the checkpoint of `run` that is chosen.

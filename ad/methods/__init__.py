@@ -20,9 +20,16 @@ def train_steps(config) -> int:
     return build_method(config.method).train_steps(config)
 
 
-def build_model(method, spec, config, device):
+def build_model(method, spec, config, device="cpu"):
     """Return a new model of `method` on `device`; `config` is the Experiment.
 
     `spec` describes the histories.
     """
-    return method.build(spec, config.model).to(device)
+    from ad.models.sequence_model import SequenceModel
+
+    model = method.build(spec, config.model).to(device)
+    if config.training.segments > 1:
+        for module in model.modules():  # a method's model may have others in it
+            if isinstance(module, SequenceModel):
+                module.segment_length = config.data.context_length
+    return model

@@ -101,6 +101,11 @@ class Method(Generic[Model]):
                 config, "it needs a world that knows its optimal actions by the observation"
             )
 
+    @property
+    def reads_segments(self) -> bool:
+        """Whether its model may read a history in segments, with a state carried between them."""
+        return not self.within_episodes
+
     def train_steps(self, config: "Experiment") -> int:
         """Return the number of train steps of a whole training."""
         return config.training.steps

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 
 from ad.data.spec import field_name
+from ad.errors import ConfigError
 from ad.methods.policy import Observation
 from ad.models.memories.base import Cache
 from ad.models.sequence_model import SequenceModel
@@ -122,14 +123,19 @@ class SlidingWindow(Context):
     """The newest transitions, across episodes.
 
     When the window is full, its oldest half is dropped and the cache is filled again from the rest,
-    since the keys of every layer depend on what was dropped.
+    since the keys of every layer depend on what was dropped. A model that carries a state reads
+    nothing again: its cache keeps what the state holds of all transitions so far.
     """
 
     spans_episodes = True
 
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
-        super().__init__(model, num_envs, context_length)
+        # A model that carries a state has read a decision before its outcome: one stays.
+        super().__init__(model, num_envs, max(context_length, 1 + model.carries))
         self.length, self.step = 0, 0  # decisions in the window, and in all
+        # Of a model that carries a state: the decisions that it read before those of the window,
+        # and whether a reward above 0 was among them.
+        self.dropped, self.rewarded = 0, torch.zeros_like(self.fields["valid"][:, 0])
         self.read = 0  # decisions in the window whose tokens are in the cache
         # Adjacent environments with one past, their decisions since then, and the most of them.
         self.branches, self.own, self.most_own = 1, 0, 0
@@ -153,8 +159,18 @@ class SlidingWindow(Context):
         # The last decision that was read has its outcome now, which is not in the cache yet.
         start = max(self.read - 1, 0)
         self.read = self.length
+        window = self._window_from(start)
         with self.model.tokenizer.caching(self.tables):
-            return self.model.hidden(self._window_from(start), self.cache, start)[:, -1]
+            return self.model.hidden(window, self.cache, self.dropped + start)[:, -1]
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
+        super().select(envs)
+        self.rewarded = self.rewarded[envs]
+
+    def reward_seen(self) -> torch.Tensor:
+        """Return whether a reward above 0 is among what the model keeps of the past, bool [N]."""
+        return super().reward_seen() | self.rewarded
 
     def split(self, branches: int, decisions: int) -> "SlidingWindow":
         """Return a context with `branches` environments, adjacent, in the place of each.
@@ -164,6 +180,7 @@ class SlidingWindow(Context):
         split, num_envs = copy.copy(self), len(self.fields["valid"])
         envs = torch.arange(num_envs, device=self.device).repeat_interleave(branches)
         split.fields = {name: value[envs] for name, value in self.fields.items()}
+        split.rewarded = self.rewarded[envs]
         split.branches, split.own, split.most_own = branches, 0, decisions
         split.cache = split._split_cache(self.cache)
         return split
@@ -193,13 +210,22 @@ class SlidingWindow(Context):
         return {name: value[:, start : self.length + 1] for name, value in self.fields.items()}
 
     def _drop_oldest(self) -> None:
-        kept = self.capacity // 2  # decisions
+        kept, dropped = self.capacity // 2, self.length - self.capacity // 2  # decisions
+        if self.model.carries:
+            if self.read < self.length:  # decisions were entered without logits
+                self.hidden()
+            self.rewarded = self.rewarded | (self.fields["reward"][:, :dropped] > 0).any(1)
         for name, value in self.fields.items():
             # The transition before the first kept decision stays too.
             value[:, : kept + 1] = value[:, self.length - kept : self.length + 1].clone()
             value[:, kept + 1 :] = self.padding[name]
         self.length = kept
-        self._read_shared() if self.branches > 1 and self.own < kept else self._forget()
+        if self.model.carries:
+            self.read, self.dropped = kept, self.dropped + dropped
+        elif self.branches > 1 and self.own < kept:
+            self._read_shared()
+        else:
+            self._forget()
 
     def _forget(self) -> None:
         """Empty the cache: the next decision reads the whole window."""
@@ -229,6 +255,11 @@ class SeparateWindows(Context):
     """A context whose windows have lengths of their own, `length` decisions, int64 [N]."""
 
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
+        if model.carries:
+            raise ConfigError(
+                "training.segments must be 1 with this policy: its model reads a window anew at "
+                "each decision, and no state of what came before"
+            )
         super().__init__(model, num_envs, context_length)
         self.length = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.envs = torch.arange(num_envs, device=self.device)

@@ -60,6 +60,11 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
         super().__init__(settings)
         self.within_episodes = not getattr(settings, "across_episodes", False)
 
+    @property
+    def reads_segments(self):
+        """Return False: what was read of an episode changes when it ends below its target."""
+        return False
+
     def build(self, spec, config):
         """Return a model that reads the return to go, and no rewards."""
         from ad.models.rewards import ReturnToGo

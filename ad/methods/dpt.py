@@ -67,6 +67,11 @@ class DecisionPretrainedTransformer(algorithm_distillation.AlgorithmDistillation
     Settings, PolicySettings = Settings, PolicySettings
     fields: ClassVar[tuple[str, ...]] = (*Method.fields, "optimal_action")
 
+    @property
+    def reads_segments(self):
+        """Whether the transitions of its windows are in the order of a history."""
+        return self.settings.contexts == "ordered"
+
     def sampler(self, dataset, held_out=False):
         """Return the sampler of training batches, with transitions in the configured order."""
         windows = super().sampler(dataset, held_out)

@@ -4,9 +4,10 @@ A sequence model is trained by reinforcement learning on whole trials, episodes 
 ends do not reset its memory, so that it learns to learn in the task. Its tokens tell the previous
 action, reward and observation besides the present one, as those of any other method. The papers
 have recurrent networks (`model.memory: gru`); a transformer is trained in the same way, with the
-trial as its window. The algorithm is proximal policy optimization (Schulman et al. 2017, arXiv
-1707.06347) with generalized advantages (Schulman et al. 2016, arXiv 1506.02438); the papers have
-TRPO and A2C. The loss, a mean over the decisions t of trials, is
+trial as its window. With `training.segments` a trial may be that many windows long. The algorithm
+is proximal policy optimization (Schulman et al. 2017, arXiv 1707.06347) with generalized advantages
+(Schulman et al. 2016, arXiv 1506.02438); the papers have TRPO and A2C. The loss, a mean over the
+decisions t of trials, is
 
 ```math
 L = -\min(\rho_t A_t, \operatorname{clip}(\rho_t, 1 - c, 1 + c) A_t)
@@ -24,8 +25,8 @@ train tasks, and updates on all of them. A trial has as many episodes as fit int
 their full length: with a fixed number of env steps, tasks whose episodes end early would have more
 of them and more reward, and training would neglect the others. For the same reason nothing counts
 that would follow a trial. Of the section
-`training` only the seed and the intervals of log, evaluation and checkpoints are used; the section
-`source` is not, and of `data` only `context_length`, for rollouts.
+`training` only the seed, `segments` and the intervals of log, evaluation and checkpoints are used;
+the section `source` is not, and of `data` only `context_length`, for rollouts.
 """
 
 from dataclasses import dataclass, replace
@@ -52,7 +53,7 @@ class Settings:
     """environments that play a trial in each train step"""
     trial_steps: Optional[int] = field(None, at_least=2)  # noqa: UP045
     """env steps of a trial in training whose episodes last until their time limit; null:
-    data.context_length"""
+    data.context_length times training.segments"""
     epochs: int = field(3, at_least=1)
     """times that a train step learns from its trials"""
     minibatches: int = field(4, at_least=1)
@@ -83,12 +84,10 @@ class RL2(Method):
         if settings.num_envs % settings.minibatches:
             text = f"must divide num_envs ({settings.num_envs}), not be {settings.minibatches}"
             raise SettingError(f"{path}.minibatches", text)
-        lengths, steps = (
-            (config.env.episode_length, config.data.context_length),
-            self._steps(config),
-        )
+        steps, lengths = self._steps(config), (config.env.episode_length, _longest(config))
         if not lengths[0] <= steps <= lengths[1]:
-            text = "must be from env.episode_length ({}) to data.context_length ({})"
+            segments = " times training.segments" if config.training.segments > 1 else ""
+            text = f"must be from env.episode_length ({{}}) to data.context_length{segments} ({{}})"
             raise SettingError(f"{path}.trial_steps", f"{text.format(*lengths)}, not {steps}")
         if not self.train_steps(config):
             least = settings.num_envs * steps
@@ -119,4 +118,9 @@ class RL2(Method):
 
     def _steps(self, config) -> int:
         """Return the env steps of a trial whose episodes last until their time limit."""
-        return self.settings.trial_steps or config.data.context_length
+        return self.settings.trial_steps or _longest(config)
+
+
+def _longest(config) -> int:
+    """Return the env steps of the longest trial."""
+    return config.data.context_length * config.training.segments

@@ -10,6 +10,7 @@ from ad.config.schema import Experiment, ModelConfig
 from ad.config.world import configured_world, make_envs, task_changes
 from ad.data.spec import Spec, make_spec
 from ad.errors import NumericError
+from ad.methods import build_model
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
 from ad.methods.losses import masked_mean
@@ -83,7 +84,7 @@ class TrialLearner:
         spec = make_spec(configured_world(config.env), config.env.episode_length, np.zeros(0))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_key(key, "weights"))
-            self.model = method.build(spec, config.model)
+            self.model = build_model(method, spec, config)
         rate = self.learning_rate = self.settings.learning_rate
         self.optimizer = torch.optim.Adam(self.model.parameters(), rate, eps=1e-5, fused=True)
         self.max_norm = config.training.gradient_norm

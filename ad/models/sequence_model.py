@@ -24,9 +24,15 @@ class SequenceModel(nn.Module):
     `inputs` maps further fields of a window, numbers [B, T, 1], to vectors [B, T, C] that are added
     to the tokens of the observations. A subclass may add heads on `hidden`. `reads_rewards` says
     whether the field `reward` of its windows, if its tokens tell it, is the reward.
+
+    With a `segment_length` the memory reads windows of any length in segments of that many
+    decisions, and carries a state from one to the next, without its gradient (truncated
+    backpropagation through time: Williams and Peng 1990). A decision of a rollout then reads the
+    new tokens alone, however many came before. None: a window is read as a whole.
     """
 
     reads_rewards: ClassVar[bool] = True
+    segment_length: int | None = None
 
     def __init__(
         self,
@@ -42,6 +48,11 @@ class SequenceModel(nn.Module):
         )
         self.head = nn.Linear(config.width, spec.num_actions)
         self._initialize()
+
+    @property
+    def carries(self) -> bool:
+        """Whether a state goes from one segment to the next."""
+        return self.segment_length is not None
 
     @property
     def transformer(self) -> "Transformer":
@@ -81,16 +92,22 @@ class SequenceModel(nn.Module):
         """
         tokens = self.tokenizer(window, start)
         if cache is None:
-            return self.tokenizer.at_decisions(self.memory(tokens))
+            state = self.memory.new_state(len(window["time"])) if self.carries else None
+            return self.tokenizer.at_decisions(self._read(tokens, state))
         if isinstance(cache, Episodes):
             new = cache.new
         else:
             num_decisions = int(start) + window["time"].shape[1] - 1
-            new = self.tokenizer.num_tokens(num_decisions) - cache.length
-        return self.tokenizer.at_last_decision(self.memory(tokens[:, -new:], cache))
+            new = self.tokenizer.num_tokens(num_decisions) - cache.read
+        return self.tokenizer.at_last_decision(self._read(tokens[:, -new:], cache))
 
     def new_cache(self, num_envs: int, num_decisions: int) -> Cache:
-        """Return an empty cache for windows of at most `num_decisions` decisions."""
+        """Return an empty cache for windows of at most `num_decisions` decisions.
+
+        With a `segment_length` it has room for two segments, and reads on without end.
+        """
+        if self.segment_length is not None:
+            num_decisions = 2 * self.segment_length + 1
         return self.memory.new_cache(num_envs, self.tokenizer.num_tokens(num_decisions))
 
     def new_episode_cache(self, num_envs: int, num_decisions: int) -> Episodes | None:
@@ -103,6 +120,25 @@ class SequenceModel(nn.Module):
             return None
         first, two, capacity = map(self.tokenizer.num_tokens, (1, 2, num_decisions))
         return self.memory.new_episode_cache(num_envs, capacity, first, two - first)
+
+    def _read(self, tokens: torch.Tensor, cache: Cache | None) -> torch.Tensor:
+        """Return the hidden states of the `tokens`, which follow those in `cache` and enter it.
+
+        A segment ends with the token that its last decision is made at.
+        """
+        if self.segment_length is None:
+            return self.memory(tokens, cache)
+        assert cache is not None
+        num_tokens, hidden, begin = self.tokenizer.num_tokens, [], 0
+        first = num_tokens(self.segment_length)
+        each = num_tokens(self.segment_length + 1) - num_tokens(1)  # of the segments after it
+        while begin < tokens.shape[1]:
+            left = each - (cache.read - first) % each  # tokens until the segment ends
+            if left == each:
+                cache.next_segment()
+            hidden.append(self.memory(tokens[:, begin : begin + left], cache))
+            begin += left
+        return torch.cat(hidden, 1)
 
     def _initialize(self) -> None:
         for module in self.tokenizer.modules():

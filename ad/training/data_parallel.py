@@ -194,9 +194,10 @@ def check_processes(config: Experiment, world_size: str) -> None:
     settings, size, problems = config.training, int(world_size), []
     if not METHODS.load(config.method.name).reads_histories:
         problems.append(f"method.name must not be {config.method.name}, which learns in the worlds")
-    if settings.batch_size % size:
+    if settings.rows % size:
+        of_rows = " / training.segments" if settings.segments > 1 else ""
         problems.append(
-            f"training.batch_size must be a multiple of their number, not {settings.batch_size}"
+            f"training.batch_size{of_rows} must be a multiple of their number, not {settings.rows}"
         )
     if problems:
         raise ConfigError(f"for {size} processes {', and '.join(problems)}")

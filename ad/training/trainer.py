@@ -306,7 +306,7 @@ class Trainer(BaseTrainer):
     def batch(self) -> Batch:
         """Return the batch of the present train step."""
         rng = np.random.default_rng(self._key("batch", self.step))
-        return self.data.train.sample(rng, self.config.training.batch_size)
+        return self.data.train.sample(rng, self.config.training.rows)
 
     def loss(self, forward: Callable, batch: dict[str, torch.Tensor]) -> tuple:
         """Return the loss of the model `forward` on a batch, 0-d, and the method's metrics."""

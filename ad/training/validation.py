@@ -55,7 +55,7 @@ def _held_out_metrics(trainer: BaseTrainer, held_out: Windows) -> dict[str, floa
     rng = np.random.default_rng(derive_key(settings.train_seed, "train", "held_out_windows"))
     means: dict[str, list[float]] = {}
     for _ in range(math.ceil(HELD_OUT_WINDOWS / settings.batch_size)):
-        batch = to_device(held_out.sample(rng, settings.batch_size), trainer.device)
+        batch = to_device(held_out.sample(rng, settings.rows), trainer.device)
         loss, metrics = trainer.method.loss(trainer.model, batch)
         for name, value in {"loss": loss, **metrics}.items():
             means.setdefault(f"train/held_out_actor_{name}", []).append(float(value))

@@ -3,7 +3,9 @@
 In training a memory maps the tokens of whole windows to hidden states. In a rollout it reads the
 tokens of a decision at a time, and its cache holds what it keeps of those before: keys and values,
 a recurrent state. The hidden states are the same numbers, and no method knows which memory it has.
-To add one: a file here and a line in `ad/registry.py`.
+A memory that `carries` a state can read sequences that are longer than a window, in segments one
+after the other, in training and in rollouts. To add one: a file here and a line in
+`ad/registry.py`.
 """
 
 import copy
@@ -22,8 +24,9 @@ from ad.registry import POSITIONS, TOKENIZERS
 class Cache:
     """What a memory keeps of the tokens that each of N environments has read in its window.
 
-    All environments read equally many tokens at a time, `length` since the last reset. When the
-    window is full, its owner calls `reset` and reads what stays of it anew. A copy (`copy.copy`)
+    All environments read equally many tokens at a time, `read` since the last reset, of which
+    `length` are in the window. When the window is full, its owner calls `reset` and reads what
+    stays of it anew; between two segments it calls `next_segment` instead. A copy (`copy.copy`)
     whose `select` is called next shares nothing with the original.
     """
 
@@ -33,6 +36,15 @@ class Cache:
     def start(self) -> Start:
         """The number of the next token in its window."""
         return self.length
+
+    @property
+    def read(self) -> int:
+        """The number of tokens read since the last reset."""
+        return self.length
+
+    def next_segment(self) -> None:
+        """Begin a segment, from which no gradient reaches those before it."""
+        raise NotImplementedError
 
     def advance(self, tokens: int) -> None:
         """Add `tokens` to the length."""
@@ -104,12 +116,14 @@ class Memory(nn.Module):
     accepted. It reads those of `layers`, `norm`, `feed_forward` and `dropout` that it has.
 
     A subclass has `forward` and `new_cache`. Without `new_episode_cache` a decision that reads its
-    own episode alone is a forward pass over the window. The analyses look inside a `Blocks`.
+    own episode alone is a forward pass over the window. A class that `carries` a state from one
+    segment to the next has caches with `next_segment`. The analyses look inside a `Blocks`.
     """
 
     unused: ClassVar[tuple[str, ...]] = ("heads", "attention_dropout")
     reads_streams: ClassVar[bool] = False
     rotates: ClassVar[bool] = False
+    carries: ClassVar[bool] = False
     # Set by a training that is to save the inputs of layers alone, and to compute the rest again.
     activation_checkpointing = False
 
@@ -131,6 +145,8 @@ class Memory(nn.Module):
         if not cls.reads_streams and TOKENIZERS.load(model.tokenizer).streams > 1:
             text = f"must not be {model.tokenizer} with model.memory {model.memory}"
             raise SettingError("model.tokenizer", f"{text}: it has parallel streams")
+        if config.training.segments > 1:
+            cls._check_segments(config)
 
     def forward(self, tokens: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Return the hidden states of `tokens`, which follow those in `cache` and enter it."""
@@ -142,6 +158,10 @@ class Memory(nn.Module):
         It is valid for the present weights, without dropout.
         """
         raise NotImplementedError
+
+    def new_state(self, num_windows: int) -> Cache:
+        """Return the cache that carries a state between the segments of a forward pass."""
+        return self.new_cache(num_windows, 0)
 
     def new_episode_cache(
         self, num_envs: int, capacity: int, first: int, new: int
@@ -155,3 +175,17 @@ class Memory(nn.Module):
     def largest_activation(self, length: int) -> int:
         """Return the elements of the largest activation of a window of `length` tokens."""
         return length * max(self.config.feed_forward, 4 * self.config.width)
+
+    @classmethod
+    def _check_segments(cls, config: Experiment) -> None:
+        """Raise SettingError unless the class can read several segments of a sequence."""
+        model = config.model
+        if not cls.carries:
+            text = f"must stay 1 with model.memory {model.memory}, which carries no state"
+            raise SettingError("training.segments", f"{text} from one segment to the next")
+        if model.position == "window":
+            text = "must not be window with training.segments above 1"
+            raise SettingError("model.position", f"{text}: what is read is longer than a window")
+        if config.training.activation_checkpointing:
+            text = "must be false with training.segments above 1"
+            raise SettingError("training.activation_checkpointing", f"{text}: a state is carried")

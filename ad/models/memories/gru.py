@@ -23,6 +23,10 @@ class RecurrentCache(Cache):
         super().reset()
         self.states = [torch.zeros_like(state) for state in self.states]
 
+    def next_segment(self) -> None:
+        """Keep the states, without their gradients."""
+        self.states = [state.detach() for state in self.states]
+
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         self.states = [state[envs] for state in self.states]
@@ -65,6 +69,8 @@ class Recurrence(nn.GRU):
 
 class RecurrentMemory(Blocks):
     """Blocks whose mixing layers keep a vector for each environment, [N, C]."""
+
+    carries = True
 
     def new_cache(self, num_envs: int, capacity: int) -> RecurrentCache:
         """Return an empty cache for `num_envs` environments."""

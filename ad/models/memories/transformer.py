@@ -18,10 +18,11 @@ class Transformer(Blocks):
 
     unused: ClassVar[tuple[str, ...]] = ()
     reads_streams = rotates = True
+    attention: ClassVar[type[Attention]] = Attention
 
     def __init__(self, config: ModelConfig, streams: int = 1, rotate: Callable | None = None):
         settings = config.width, config.heads, config.attention_dropout, rotate, streams
-        attentions = (Attention(*settings) for _ in range(config.layers))
+        attentions = (self.attention(*settings) for _ in range(config.layers))
         blocks = (Block(each, "attn", config) for each in attentions)
         super().__init__(blocks, config, streams, rotate)
         self.heads = config.heads
@@ -29,6 +30,7 @@ class Transformer(Blocks):
     @classmethod
     def check(cls, config: Experiment) -> None:
         """Raise SettingError unless the heads have a width, which for rotary positions is even."""
+        super().check(config)
         width, heads = config.model.width, config.model.heads
         if width % heads:
             raise SettingError("model.heads", f"must divide model.width ({width}), not be {heads}")
