@@ -17,9 +17,9 @@ An action takes one forward pass. The training differs from Algorithm 1 of the p
   the transitions of a window are in random order, so that a context is a set, as in the paper, and
   the state of a decision has nothing to do with the transition before it.
 
-In the worlds of the paper an episode is long. Where it is short, and rewards are at one place, an
-action that is drawn anew at each step hardly gets anywhere: the source `posterior_sampling` with
-`every_step` plays so, exactly.
+In the dark rooms of the paper an episode has 100 steps. Where it is short, an action that is drawn
+anew at each step explores slowly: the source `posterior_sampling` with `every_step` plays so,
+exactly, with the memory of a whole life.
 """
 
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ class Settings:
     """preference for tasks that succeed soon: a task has weight exp(-nearness * steps); 0: none"""
     noise: float = field(0.0, at_least=0, at_most=1)
     """probability of a random action, which shows how to return to a path after leaving it"""
-    every_step: bool = False
+    every_step: bool = field(False, added=True)
     """whether to sample a task anew at every step, and not only when the sampled one is refuted"""
 
 

@@ -33,6 +33,7 @@ KEPT = (  # scores of results.json
     *("normalized_return_last10", "path_ratio_last10", "found_by_1", "found_by_5", "found_by_10"),
     *("found_by_25", "first_success", "success_seen", "episodes_to_80pct", "tasks_solved"),
     *("return_completed", "return_last", "falls", "num_tasks", "optimal_return"),
+    *("regret", "share_before_change", "share_after_change", "recovered", "recovery_episodes"),
 )
 KEPT_REFERENCES = ("random", "random_then_optimal", "explorer", "ceiling", "tabular_learner")
 
