@@ -118,6 +118,8 @@ class Exact:
     Its hidden states are the present observations. The rest of an episode is worth nothing.
     """
 
+    carries = False
+
     def __init__(self, observations: int = 6, actions: int = 3):
         rng, shape = np.random.default_rng(0), (observations, actions)
         self.following = torch.from_numpy(rng.integers(observations, size=shape))
