@@ -203,7 +203,7 @@ def short_table(results: SweepResults) -> Table:
         place = cell.group, cell.row
         known = results.known(place, sweep.config.score)
         if not known:
-            return "not applicable" if cell.problem else UNKNOWN
+            return "n/a" if cell.problem else UNKNOWN
         mean = f"{100 * (results.estimate(place, sweep.config.score).mean or 0):.1f}"
         return mean if len(known) == len(cell.runs) else f"{mean} ({len(known)})"
 
