@@ -200,7 +200,7 @@ def test_a_verb_before_its_turn_says_so_in_one_sentence(tmp_path, verb, capsys):
     words = ["--config_path", str(path), "--root", str(tmp_path), "--device", "cpu"]
     assert exit_code(VERBS[verb], [*words, "--threads", "1"]) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert "scripts." in sentence
+    assert "`ad " in sentence
 
 
 @pytest.mark.parametrize("kind", ["separate", "one_actor", "unknown"])
