@@ -70,5 +70,5 @@ def test_a_healthy_experiment_has_no_finding_and_writes_nothing(tmp_path, capsys
     doctor(configured(tmp_path))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("saw: random actions have a return of 0.227, the source 0.2")
-    assert lines[2:] == ["nothing is wrong that a short look can tell: the model learns in context"]
+    assert len(lines) == 3 and lines[2].startswith("nothing is wrong that a short look can tell")
     assert [path.name for path in tmp_path.iterdir()] == ["experiment.yaml"]
