@@ -23,7 +23,7 @@ from ad.data.dataset import to_device
 from ad.data.histories import HistoryStore
 from ad.data.schema import transition_fields
 from ad.data.store import load_history
-from ad.errors import NumericError
+from ad.errors import ConfigError, NumericError
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.references import UniformPolicy
 from ad.findings import Evidence, findings, summary
@@ -46,7 +46,12 @@ WINDOWS = 128  # of held-out actors, for the loss with and without a context
 
 
 def doctor(config: Experiment) -> None:
-    """Print what was seen of `config` and the findings, the most likely cause first."""
+    """Print what was seen of `config` and the findings, the most likely cause first.
+
+    Raises ConfigError for tasks that change.
+    """
+    if config.env.change:
+        raise ConfigError("the doctor looks at tasks that stay: env.change must be 0")
     info("doctor: plays, collects and trains for about a minute")
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         evidence = gather(config, Path(folder))

@@ -32,9 +32,10 @@ class Changes:
 
     rate: 0 for never; a whole number n >= 1 for a change after every n episodes; below 1, the
     probability of a change at the end of an episode. keys: N 64-bit keys; environments with equal
-    keys, pools and first tasks have equal sequences. pools: for each environment the different
-    tasks, int [P, D], that its task is one of; a change leads to any of the P - 1 others with equal
-    probability. Raises ValueError for a bad rate and for a pool of one task.
+    keys, pools and first tasks have equal sequences. pools: for each environment the tasks,
+    int [P, D], all different, that it moves between, its first one among them; a change leads to
+    any of the P - 1 others with equal probability. Raises ValueError for a bad rate and for a pool
+    of one task.
     """
 
     rate: float

@@ -73,13 +73,17 @@ def tasks_can_change(config, world):
     if not any([config.env.change, *rates]):
         return
     split, method = configured_split(config.env, config.split), METHODS.load(config.method.name)
-    text = "cannot let tasks change"
+    text, played = "cannot let tasks change", config.evaluation.num_train_tasks
     if not isinstance(world, World) or world.action_mask(world.all_tasks()) is not None:
         text += f" with {config.env.id}: it needs a world of the suite whose tasks have all actions"
-    elif min(len(split.train_tasks), len(split.held_out_tasks)) < 2:
+    elif min(len(split.train_tasks), len(split.held_out_tasks), played or 2) < 2:
         text += ": there must be two train tasks and two held-out tasks to change between"
     elif config.evaluation.calibration:
         text += " with evaluation.calibration, whose tasks do not change"
+    elif config.evaluation.asked_returns:
+        text += " with evaluation.asked_returns, whose tasks do not change"
+    elif config.evaluation.env_steps:
+        text += " with evaluation.env_steps: all rollouts must have as many episodes"
     elif not config.env.change:
         return
     elif "optimal_action" in method.fields:
@@ -87,7 +91,7 @@ def tasks_can_change(config, world):
     elif method.reads_histories or not method.has_model:
         if SOURCES.load(config.source.algorithm).privileged_info == "nothing":
             return
-        text += f" with {config.source.algorithm}, which is not known to know nothing of its task"
+        text += f" with {config.source.algorithm}, whose agents have privileged information"
     else:
         return
     yield Problem("env.change" if config.env.change else "evaluation.worlds", text)
@@ -153,8 +157,8 @@ def memory_can_be_built(config, world):
 @constraint("training.segments", "method")
 def method_reads_segments(config, world):
     if config.training.segments > 1 and not _method(config).reads_segments:
-        text = f"must stay 1 with {config.method.name}: its context is not read in the order of a"
-        yield Problem("training.segments", f"{text} history, or ends with an episode")
+        text = f"must stay 1 with {config.method.name} and its settings, whose model does not read"
+        yield Problem("training.segments", f"{text} the episodes of a history in their order")
 
 
 @constraint("evaluation.worlds", "env", "split", "model", "method.name")

@@ -56,6 +56,7 @@ def optimal_action(sequences: Sequences) -> np.ndarray:
     key = np.uint64(derive_key("optimal action", *sequences.task.tolist()))
     u = uniform(key, np.arange(len(observations)))
     cumulative = policy[0].cumsum(-1)
+    cumulative = cumulative / cumulative[:, -1:]  # 1 at the end, without an error of rounding
     return (u[:, None] >= cumulative[observations, :-1]).sum(-1)
 
 

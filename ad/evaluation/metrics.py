@@ -21,7 +21,7 @@ from envs.rng import derive_key
 
 LAST = 10  # number of episodes in "the last ten episodes"; all of them where there are fewer
 SOLVED = 0.8  # a task counts as solved from this mean success over the last ten episodes
-RECOVERED = 0.8  # of the share of the optimum before a change: reached again, one has recovered
+RECOVERED = 0.8  # share of the mean before a change from which on a rollout has recovered
 FALL = 0.95  # an episode whose return is at most this share of that of the one before falls
 RESAMPLES = 10_000
 

@@ -77,8 +77,10 @@ def restarted_returns(env: EnvConfig, evaluations: dict[str, Evaluation]) -> dic
         assert evaluation.present is not None  # tasks change
         for (k, s), _ in np.ndenumerate(evaluation.present[..., 0]):
             tasks = evaluation.present[k, s]
+            num_tasks, num_seeds, _ = evaluation.present.shape
             for number, (first, stop) in enumerate(itertools.pairwise(first_episodes(tasks))):
-                seed = s + number * evaluation.present.shape[1]  # others than those of the others
+                # The first is that of `learned_returns`, a further one has a seed of its own.
+                seed = s if not number else s + num_seeds * (1 + k + num_tasks * (number - 1))
                 played.append((seed, evaluation.tasks[tasks[first]]))
                 places.append((split, k, s, slice(first, stop)))
     longest = max(own.stop - own.start for *_, own in places)

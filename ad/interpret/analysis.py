@@ -90,6 +90,8 @@ class Subject:
                 "the analyses look at windows, and a model that was trained with training.segments "
                 "above 1 decides by a state of what came before them"
             )
+        if self.run.config.env.change:
+            raise ConfigError("the analyses are of tasks that stay: env.change must be 0")
 
     @classmethod
     def load(cls, run: Run, choice: Choice = DEFAULT_CHOICE) -> "Subject":

@@ -52,6 +52,7 @@ class Run:
         emptied instead, after a warning.
         """
         run = cls(config)
+        run._refuse_absent_device()
         if changed := run.changed_settings():
             found = f"{run.folder} holds a run with other settings ({'; '.join(changed)})"
             if not fresh:
@@ -60,10 +61,6 @@ class Run:
                 )
             warn(f"{found}: it is discarded")
             shutil.rmtree(run.folder)
-        if config.device == "cuda":
-            from ad.runtime.devices import choose_device
-
-            choose_device(config)  # raises before the file has a device that is not there
         run.folder.mkdir(parents=True, exist_ok=True)
         write_text(run.folder / "config.yaml", configuration.dump(config))
         write_json(run.folder / "split.json", describe_split(run.split))
@@ -128,6 +125,18 @@ class Run:
         timing = self.timing()
         total = seconds + (0.0 if reset else timing.get(name, 0.0))
         write_json(self.folder / "timing.json", timing | {name: round(total, 3)})
+
+    def _refuse_absent_device(self) -> None:
+        """Raise MachineError before config.yaml gets the device cuda on a machine without a GPU.
+
+        A run that was made on another machine has it already, and can be reported here.
+        """
+        path = self.folder / "config.yaml"
+        old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if self.config.device == "cuda" and "\ndevice: cuda\n" not in f"\n{old}":
+            from ad.runtime.devices import choose_device
+
+            choose_device(self.config)
 
     def changed_settings(self) -> list[str]:
         """Return "path: old -> new" for each setting that differs from the run in the folder.

@@ -4,6 +4,7 @@
 and keeps values of analyses.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -35,7 +36,10 @@ KEPT = (  # scores of results.json
     *("return_completed", "return_last", "falls", "num_tasks", "optimal_return"),
     *("regret", "share_before_change", "share_after_change", "recovered", "recovery_episodes"),
 )
-KEPT_REFERENCES = ("random", "random_then_optimal", "explorer", "ceiling", "tabular_learner")
+KEPT_REFERENCES = (
+    *("random", "random_then_optimal", "explorer", "ceiling", "tabular_learner"),
+    "restarted_learner",
+)
 
 
 class Measure:
@@ -205,4 +209,5 @@ def entry_record(planned: PlannedRun, name: str, again: dict, key: str) -> Recor
     made = {name: on[name] for name in HARDWARE} | {"version": version("algorithm-distillation")}
     made |= {"program": again["program"]}
     record = new_record(planned, values={"": values}, made_with=made)
-    return replace(record, key=key[:16], row=name)
+    own = f"{key} {record.group} {record.split_seed}"  # a program may enter several cells
+    return replace(record, key=hashlib.sha256(own.encode()).hexdigest()[:16], row=name)
