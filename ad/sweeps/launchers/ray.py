@@ -1,5 +1,6 @@
 """Jobs as tasks of a Ray cluster, or of one that is started on this machine for them."""
 
+import logging
 import os
 import subprocess
 from collections.abc import Sequence
@@ -43,25 +44,25 @@ class Ray(Launcher[Settings]):
 
         own = self.settings
         # A cluster of its own has room for all jobs, whatever this machine has.
-        room = {"num_cpus": own.jobs * own.cpus} if own.address == "local" else {}
+        cpus = own.jobs * own.cpus if own.address == "local" else None
         try:
-            ray.init(own.address, include_dashboard=False, logging_level="warning", **room)
+            level = logging.WARNING
+            ray.init(own.address, include_dashboard=False, logging_level=level, num_cpus=cpus)
         except (ConnectionError, RuntimeError, ValueError) as error:
             text = " ".join(str(error).split())
             raise MachineError(f"--launcher ray cannot reach {own.address}: {text}") from error
         try:
+            folder = os.getcwd()
             call = ray.remote(num_cpus=own.cpus, num_gpus=own.gpus, max_retries=RETRIES)(
-                subprocess.call
+                lambda command: subprocess.call(command, cwd=folder)
             )
-            return [
-                _exit_code(task) for task in [call.remote(c, cwd=os.getcwd()) for c in commands]
-            ]
+            return [_exit_code(task) for task in [call.remote(one) for one in commands]]
         finally:
             ray.shutdown()
 
 
 def _exit_code(task: "ray.ObjectRef") -> int:
-    import ray
+    import ray.exceptions
 
     try:
         return ray.get(task)
