@@ -90,7 +90,7 @@ class Subject:
                 "the analyses look at windows, and a model that was trained with training.segments "
                 "above 1 decides by a state of what came before them"
             )
-        if self.run.config.env.change:
+        if self.run is not None and self.run.config.env.change:
             raise ConfigError("the analyses are of tasks that stay: env.change must be 0")
 
     @classmethod
