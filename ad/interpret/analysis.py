@@ -90,8 +90,6 @@ class Subject:
                 "the analyses look at windows, and a model that was trained with training.segments "
                 "above 1 decides by a state of what came before them"
             )
-        if self.run is not None and self.run.config.env.change:
-            raise ConfigError("the analyses are of tasks that stay: env.change must be 0")
 
     @classmethod
     def load(cls, run: Run, choice: Choice = DEFAULT_CHOICE) -> "Subject":
@@ -99,6 +97,8 @@ class Subject:
 
         Raises ConfigError for a model that is no sequence model, and the errors of `load_model`.
         """
+        if run.config.env.change:
+            raise ConfigError("the analyses are of tasks that stay: env.change must be 0")
         method, model = build_method(run.config.method), load_model(run, step=choice.step)
         if not isinstance(model, SequenceModel):
             raise ConfigError(
