@@ -12,7 +12,7 @@ import importlib.util
 import re
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -152,6 +152,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     Only the last word of a dotted path in `known` is compared.
     """
-    last_words = {path.rpartition(".")[2]: path for path in reversed(list(known))}
-    near = difflib.get_close_matches(name, last_words, n=1)
-    return f"; did you mean {last_words[near[0]]}?" if near else ""
+    return suggestion(name, {path.rpartition(".")[2]: path for path in reversed(list(known))})
+
+
+def suggestion(name: str, known: Mapping[str, object]) -> str:
+    """Return '; did you mean ...?' with the value of the key that is close to `name`, or ''."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {known[near[0]]}?" if near else ""

@@ -174,7 +174,9 @@ def model_can_be_evaluated_on_worlds(config, world):
         try:
             if text := value_problem(env.change, float, {}) or rate_problem(env.change):
                 raise ValueError(f"change {text}")
-            other_split(configured_split(config.env, config.split), env.kwargs)
+            other = other_split(configured_split(config.env, config.split), env.kwargs)
+            if env.change and min(len(other.train_tasks), len(other.held_out_tasks)) < 2:
+                raise ValueError("its tasks cannot change: it has one train or held-out task")
             _check_evaluated_world(config, world, configured_world(env))
         except Exception as error:  # another package's environment may raise anything
             text = f"{where}: {' '.join(str(error).split())}"

@@ -10,7 +10,6 @@ chosen source algorithm and method, which the `Settings` of its class declares.
 """
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -38,7 +37,7 @@ from ad.errors import ConfigError, Problem
 from ad.registry import ENCODERS, MEMORIES, METHODS, SOURCES
 from envs import make_base
 from envs.presets import resolve_length
-from envs.registry import PLACE, load_class
+from envs.registry import PLACE, load_class, suggestion
 from envs.world import World
 
 PLUGGED = {  # setting -> the kinds of components, besides worlds, that a bare class can be
@@ -158,8 +157,7 @@ def read_text(path: str | Path) -> str:
         folder = Path(path).parent
         siblings = [*folder.glob("*.yaml"), *(folder / "configs").glob("*.yaml")]
         by_name = {sibling.stem: sibling for sibling in siblings}
-        near = difflib.get_close_matches(Path(path).stem, by_name, n=1)
-        hint = f"; did you mean {by_name[near[0]]}?" if near else ""
+        hint = suggestion(Path(path).stem, by_name)
         raise ConfigError(f"there is no file {path}{hint}") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder") from None

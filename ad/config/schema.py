@@ -1,8 +1,8 @@
 """The settings of an experiment: dataclasses, their hash, and how two experiments differ.
 
 The defaults are those of `configs/quickstart.yaml`, but for its name and
-`evaluation.temperature_known`. The
-string below a setting is its line in `--help`, and `ad.config.fields.field` declares its limits.
+`evaluation.temperature_known`. The string below a setting is its line in `--help`, and
+`ad.config.fields.field` declares its limits.
 `ad.config.parser` builds an Experiment from a YAML file and the command line;
 `ad/config/constraints.py` and `component_constraints.py` relate settings to each other.
 """

@@ -95,7 +95,8 @@ class Subject:
     def load(cls, run: Run, choice: Choice = DEFAULT_CHOICE) -> "Subject":
         """Load the checkpoint of `run` that is chosen.
 
-        Raises ConfigError for a model that is no sequence model, and the errors of `load_model`.
+        Raises ConfigError for a model that is no sequence model and for tasks that change, and the
+        errors of `load_model`.
         """
         if run.config.env.change:
             raise ConfigError("the analyses are of tasks that stay: env.change must be 0")
