@@ -116,6 +116,7 @@ MEMORIES: "Registry[Memory]" = Registry(
         "gru": "ad.models.memories.gru:GRU",
         "min_gru": "ad.models.memories.min_gru:MinGRU",
         "xl": "ad.models.memories.xl:TransformerXL",
+        "retrieval": "ad.models.memories.retrieval:Retrieval",
     },
     group="memories",
     needs=("forward", "new_cache"),

@@ -22,6 +22,7 @@ from ad.methods.dynamics import Outcome
 from ad.methods.in_context_planning import PolicySettings
 from ad.methods.losses import masked_mean
 from ad.methods.planning_policy import PlanningPolicy, Plans
+from ad.models.memories.base import Memory
 from ad.rollout.rollout import rollout, sampled
 from envs import make_vec
 from envs.spaces import Discrete
@@ -119,6 +120,7 @@ class Exact:
     """
 
     carries = False
+    memory = Memory
 
     def __init__(self, observations: int = 6, actions: int = 3):
         rng, shape = np.random.default_rng(0), (observations, actions)

@@ -161,6 +161,18 @@ def method_reads_segments(config, world):
         yield Problem("training.segments", f"{text} the episodes of a history in their order")
 
 
+@constraint("model.memory", "method")
+def method_reads_retrieved_episodes(config, world):
+    method = _method(config)
+    if MEMORIES.load(config.model.memory).retrieved and not (
+        method.reads_histories and method.reads_segments
+    ):
+        text = (
+            f"must not be {config.model.memory} with {config.method.name} and its settings, whose"
+        )
+        yield Problem("model.memory", f"{text} windows are no part of a history in its order")
+
+
 @constraint("evaluation.worlds", "env", "split", "model", "method.name")
 def model_can_be_evaluated_on_worlds(config, world):
     worlds = config.evaluation.worlds

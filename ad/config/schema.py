@@ -109,7 +109,8 @@ class ModelConfig:
     tokenizer: str = field("fused", choices=TOKENIZERS)
     """tokens of a transition: one, three in a row, three side by side, or without its outcome"""
     memory: str = field("transformer", added=True, choices=MEMORIES)
-    """memory: a transformer with its window or with two segments (xl), or a recurrent network"""
+    """memory: a transformer with its window, with two segments (xl) or with the best episodes
+    (retrieval), or a recurrent network"""
     width: int = field(64, at_least=1)
     """width of the residual stream and of the token embeddings"""
     layers: int = field(4, at_least=0)

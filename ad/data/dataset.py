@@ -20,6 +20,7 @@ from ad.data.episodes import episodes
 from ad.data.permutation import PermutedWindows
 from ad.data.sampler import Batch, TaskHistory, Windows, WindowSampler, bytes_of_transition
 from ad.data.spec import Spec
+from ad.registry import MEMORIES
 from ad.runtime.console import warn
 from ad.runtime.files import require_disk_space
 
@@ -80,6 +81,7 @@ class TrainingSet:
             to_end=0.0 if held_out else data.windows_to_end,
             best_fraction=best_fraction,
             within_episodes=within_episodes,
+            retrieved=int(length * MEMORIES.load(self.config.model.memory).retrieved),
             derived=derived,
             files_in=None if data.in_memory else self._folder_of_files(fields, transitions),
         )

@@ -53,6 +53,17 @@ def index_in_actor(actor: np.ndarray) -> np.ndarray:
     return np.arange(len(actor)) - np.searchsorted(actor, actor)
 
 
+def best_first(returns: np.ndarray, count: int) -> np.ndarray:
+    """Return the places of `count` transitions of the episodes with the highest returns, in order.
+
+    `returns` [N, L] are those of the episode of each transition; the result is int [N, count],
+    ascending. Of equal episodes the newest come first, and of the last episode that has room its
+    newest transitions.
+    """
+    newest_first = np.argsort(-returns[:, ::-1], axis=1, kind="stable")
+    return np.sort(returns.shape[1] - 1 - newest_first[:, :count], axis=1)
+
+
 def episodes_to(curve: np.ndarray, target: float, smoothing: int = SMOOTHING) -> int | None:
     """Return the first episode, from 1, at which the smoothed `curve` [E] is >= `target`.
 

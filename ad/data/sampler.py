@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ad.data.derived import DERIVED, Derive, Sequences
-from ad.data.episodes import episodes, index_in_actor
+from ad.data.episodes import best_first, episodes, index_in_actor
 from ad.data.spec import OBSERVATIONS, Spec, field_name
 from ad.errors import ConfigError
 from ad.runtime.arrays import FlatArray
@@ -50,8 +50,10 @@ class WindowSampler:
     `from_start` of windows begins at the first transition of a sequence, with all sequences equally
     likely; a fraction `to_end` ends with an episode, with all episodes equally likely, as far as
     its sequence is long enough; the others begin anywhere, with all places equally likely.
-    `within_episodes`: whether windows stay inside an episode. The flat arrays are in memory, or in
-    temporary files in the folder `files_in`, which the system removes when the process ends.
+    `within_episodes`: whether windows stay inside an episode. The first `retrieved` transitions of
+    a window are those of the episodes with the highest returns before its other transitions
+    (`best_first`), if there are as many. The flat arrays are in memory, or in temporary files in
+    the folder `files_in`, which the system removes when the process ends.
 
     Raises ConfigError if there is no whole episode.
     """
@@ -69,16 +71,18 @@ class WindowSampler:
         to_end: float = 0.0,
         best_fraction: float = 1.0,
         within_episodes: bool = False,
+        retrieved: int = 0,
         derived: Mapping[str, Derive] | None = None,
         files_in: Path | None = None,
     ):
         self.context_length, self.from_start, self.to_end = context_length, from_start, to_end
+        self.retrieved = retrieved
         derived = DERIVED | dict(derived or {})
         self.padding = spec.padding
         self.dtypes = {name: part.window_dtype for name, part in spec.observation_fields.items()}
         names = [path for name in fields for path in _paths(spec, name)]
         flat = {name: FlatArray(files_in) for name in names}
-        lengths, episode_lengths = [], []
+        lengths, episode_lengths, episode_returns = [], [], []
         for arrays, task, world in histories:
             strided = strided_episodes(arrays, history_stride, history_part, best_fraction)
             ordered = _Ordered(arrays, strided.order)
@@ -89,6 +93,7 @@ class WindowSampler:
                 array.append(derived[name](sequences) if name in derived else ordered[name])
             lengths.append(strided.length if within_episodes else sequences.lengths)
             episode_lengths.append(strided.length)
+            episode_returns.append(strided.returns)
         if not sum(map(len, lengths)):
             raise ConfigError("this part of the histories holds no whole episode to train on")
         self.data = {name: array.close() for name, array in flat.items()}
@@ -97,6 +102,7 @@ class WindowSampler:
         # A sequence shorter than a window still gives one window, which is padded.
         self.num_starts = np.cumsum(np.maximum(self.lengths - context_length + 1, 1))
         self.episode_ends = np.cumsum(np.concatenate(episode_lengths))
+        self.episode_returns = np.concatenate(episode_returns)
 
     def __len__(self) -> int:
         """Return the number of transitions."""
@@ -129,14 +135,32 @@ class WindowSampler:
         """
         step = offset[:, None] + np.arange(-1, self.context_length)  # [B, T + 1]
         length = self.lengths[sequence, None]
-        index = self.starts[sequence, None] + np.clip(step, 0, length - 1)
-        batch = {}
+        begin = self.starts[sequence, None]
+        index = begin + np.clip(step, 0, length - 1)
+        for window in range(len(index) if self.retrieved else 0):
+            place = index[window, 1 + self.retrieved]
+            if (best := self._best_before(place, begin[window, 0])) is not None:
+                index[window, 1 : 1 + self.retrieved] = best
+                step[window, 0], step[window, 1 : 1 + self.retrieved] = -1, best - begin[window]
+        valid, batch = (step >= 0) & (step < length), {}
         for name, values in self.data.items():
             default = np.int64 if values.dtype.kind in "iu" else values.dtype
             window = values[index].astype(self.dtypes.get(name, default), copy=False)
-            window[offset == 0, 0] = self.padding.get(name, 0)
+            window[~valid[:, 0], 0] = self.padding.get(name, 0)
             batch[name] = window
-        return batch | {"step": np.maximum(step, 0), "valid": (step >= 0) & (step < length)}
+        return batch | {"step": np.maximum(step, 0), "valid": valid}
+
+    def _best_before(self, place: int, begin: int) -> np.ndarray | None:
+        """Return the `retrieved` transitions of the best episodes from `begin` to before `place`.
+
+        All are places in the flat arrays. None if these episodes have fewer transitions.
+        """
+        first, last = np.searchsorted(self.episode_ends, [begin, place], side="right")
+        ends = np.concatenate([[begin], self.episode_ends[first:last]])
+        if ends[-1] - begin < self.retrieved:
+            return None
+        returns = np.repeat(self.episode_returns[first:last], np.diff(ends))
+        return begin + best_first(returns[None], self.retrieved)[0]
 
 
 class _Ordered(Mapping):
@@ -181,12 +205,14 @@ class StridedEpisodes:
     """The whole episodes of a history [actors, T], ordered by sequence.
 
     `sequence` is the number of an episode's sequence (actor and phase), `start` the index of its
-    first transition in the flattened arrays, `length` its number of transitions.
+    first transition in the flattened arrays, `length` its number of transitions, `returns` its
+    return.
     """
 
     sequence: np.ndarray
     start: np.ndarray
     length: np.ndarray
+    returns: np.ndarray
 
     @property
     def order(self) -> np.ndarray:
@@ -221,5 +247,6 @@ def strided_episodes(
     actor, start = episode.actor[inside], episode.start[inside]
     sequence = actor * history_stride + index_in_actor(actor) % history_stride
     order = np.argsort(sequence, kind="stable")
-    fields = (sequence, actor * done.shape[1] + start, episode.stop[inside] - start)
+    length, returns = episode.stop[inside] - start, episode.returns[inside]
+    fields = (sequence, actor * done.shape[1] + start, length, returns)
     return StridedEpisodes(*(field[order] for field in fields))

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 
+from ad.data.episodes import best_first
 from ad.data.spec import field_name
 from ad.errors import ConfigError
 from ad.methods.policy import Observation
@@ -123,8 +124,10 @@ class SlidingWindow(Context):
     """The newest transitions, across episodes.
 
     When the window is full, its oldest half is dropped and the cache is filled again from the rest,
-    since the keys of every layer depend on what was dropped. A model that carries a state reads
-    nothing again: its cache keeps what the state holds of all transitions so far.
+    since the keys of every layer depend on what was dropped. With a memory that has `retrieved`,
+    the first transitions of the rest are those of the best episodes of the window, not the newest.
+    A model that carries a state reads nothing again: its cache keeps what the state holds of all
+    transitions so far.
     """
 
     spans_episodes = True
@@ -137,6 +140,10 @@ class SlidingWindow(Context):
         # and whether a reward above 0 was among them.
         self.dropped, self.rewarded = 0, torch.zeros_like(self.fields["valid"][:, 0])
         self.read = 0  # decisions in the window whose tokens are in the cache
+        self.retrieved = int(self.capacity * model.memory.retrieved)
+        if self.retrieved:  # the return of the episode of each entry, once it has ended
+            self.padding["episode_return"] = -torch.inf
+            self.fields["episode_return"] = torch.full_like(self.fields["reward"], -torch.inf)
         # Adjacent environments with one past, their decisions since then, and the most of them.
         self.branches, self.own, self.most_own = 1, 0, 0
 
@@ -153,6 +160,11 @@ class SlidingWindow(Context):
         """Add the outcome of the present decision, [N, ...] each."""
         self._write(action=action, reward=reward)
         self._write_observation("next_observation", next_observation)
+        if self.retrieved:
+            present = self._present_episode()
+            total = self.fields["reward"].where(present, 0).sum(1, keepdim=True)
+            ended = present & (terminated | truncated)[:, None]
+            self.fields["episode_return"] = total.where(ended, self.fields["episode_return"])
 
     def hidden(self) -> torch.Tensor:
         """Return the hidden states [N, C] of the present decision."""
@@ -194,10 +206,7 @@ class SlidingWindow(Context):
 
         The keys of all later tokens change, so that the cache is filled again.
         """
-        time, step = (self.fields[field] for field in ("time", "step"))
-        start = step[:, self.length] - time[:, self.length]
-        present = self.fields["valid"] & (step >= start[:, None])
-        self.fields[name] += change[:, None] * present
+        self.fields[name] += change[:, None] * self._present_episode()
         self._forget()
 
     def _new_cache(self, num_envs: int):
@@ -205,6 +214,12 @@ class SlidingWindow(Context):
 
     def _present(self) -> tuple:
         return slice(None), self.length
+
+    def _present_episode(self) -> torch.Tensor:
+        """Return which entries are of the present episodes, bool [N, context_length + 1]."""
+        time, step = (self.fields[field] for field in ("time", "step"))
+        start = step[:, self.length] - time[:, self.length]
+        return self.fields["valid"] & (step >= start[:, None])
 
     def _window_from(self, start: int) -> Window:
         return {name: value[:, start : self.length + 1] for name, value in self.fields.items()}
@@ -215,17 +230,30 @@ class SlidingWindow(Context):
             if self.read < self.length:  # decisions were entered without logits
                 self.hidden()
             self.rewarded = self.rewarded | (self.fields["reward"][:, :dropped] > 0).any(1)
+        stays = self._kept_entries(kept)
+        envs = torch.arange(len(stays), device=self.device)[:, None]
         for name, value in self.fields.items():
-            # The transition before the first kept decision stays too.
-            value[:, : kept + 1] = value[:, self.length - kept : self.length + 1].clone()
-            value[:, kept + 1 :] = self.padding[name]
+            entries = value[envs, stays]
+            value[:] = self.padding[name]
+            value[:, kept + 1 - stays.shape[1] : kept + 1] = entries
         self.length = kept
         if self.model.carries:
             self.read, self.dropped = kept, self.dropped + dropped
-        elif self.branches > 1 and self.own < kept:
+        elif self.branches > 1 and self.own < kept and not self.retrieved:
             self._read_shared()
         else:
             self._forget()
+
+    def _kept_entries(self, kept: int) -> torch.Tensor:
+        """Return which entries stay in a full window with `kept` decisions, int64 [N, M]."""
+        newest = kept - self.retrieved
+        entries = torch.arange(self.length - newest, self.length + 1, device=self.device)
+        entries = entries.expand(len(self.fields["valid"]), -1)
+        if not self.retrieved:
+            return entries  # the transition before the first kept decision stays too
+        returns = self.fields["episode_return"][:, 1 : self.length - newest + 1]
+        best = torch.from_numpy(1 + best_first(returns.cpu().numpy(), self.retrieved))
+        return torch.cat([best.to(self.device), entries[:, 1:]], 1)
 
     def _forget(self) -> None:
         """Empty the cache: the next decision reads the whole window."""

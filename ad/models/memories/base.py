@@ -117,13 +117,15 @@ class Memory(nn.Module):
 
     A subclass has `forward` and `new_cache`. Without `new_episode_cache` a decision that reads its
     own episode alone is a forward pass over the window. A class that `carries` a state from one
-    segment to the next has caches with `next_segment`. The analyses look inside a `Blocks`.
+    segment to the next has caches with `next_segment`. One with `retrieved` reads windows of which
+    that share shows the best episodes before the others. The analyses look inside a `Blocks`.
     """
 
     unused: ClassVar[tuple[str, ...]] = ("heads", "attention_dropout")
     reads_streams: ClassVar[bool] = False
     rotates: ClassVar[bool] = False
     carries: ClassVar[bool] = False
+    retrieved: ClassVar[float] = 0.0
     # Set by a training that is to save the inputs of layers alone, and to compute the rest again.
     activation_checkpointing = False
 

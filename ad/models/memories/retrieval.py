@@ -1,0 +1,16 @@
+"""A transformer whose windows begin with the best episodes so far (after Schmied et al. 2024).
+
+Schmied et al. (arXiv 2410.07071) retrieve past episodes that are similar to the present one, prefer
+those of high return, and attend to them across. Here all of a context are of one task, so that the
+return alone decides, and they stand in the window itself: its first quarter has the transitions of
+the episodes with the highest returns before its other transitions, in the order of time. Of equal
+ones the newest are taken. A rollout chooses when its window is full, from what the window holds.
+"""
+
+from ad.models.memories.transformer import Transformer
+
+
+class Retrieval(Transformer):
+    """A transformer that keeps the best episodes when its window is full."""
+
+    retrieved = 0.25

@@ -1,0 +1,76 @@
+"""The memory `retrieval`: its windows are the same in training and in rollouts."""
+
+import numpy as np
+import pytest
+import torch
+
+from ad.config.parser import load
+from ad.config.schema import ModelConfig
+from ad.data.episodes import best_first
+from ad.data.sampler import TaskHistory, WindowSampler
+from ad.errors import ConfigError
+from ad.methods.base import Method
+from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import SlidingWindow
+from ad.models.sequence_model import SequenceModel
+from envs.oracle import TaskOracle
+from tests.conftest import SMOKE
+
+CONTEXT, STEPS, EPISODE = 16, 60, 2  # a full window keeps 4 retrieved and 4 newest decisions
+CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32, memory="retrieval")
+
+
+def test_of_equal_episodes_the_newest_are_retrieved_and_of_the_last_its_end():
+    returns = np.array([[1, 1, 0, 0, 2, 2, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0, 3, -np.inf]])
+    assert best_first(returns, 5).tolist() == [[1, 4, 5, 6, 7], [3, 4, 5, 6, 7]]
+
+
+@pytest.fixture
+def history(spec):
+    """Two actors in one task: every transition tells its time, and pays 0 or 1."""
+    rng, shape = np.random.default_rng(0), (2, STEPS)
+    step = np.broadcast_to(np.arange(STEPS), shape)
+    observation = rng.integers(9, size=(2, STEPS + 1))
+    return {
+        "observation": observation[:, :-1],
+        "next_observation": observation[:, 1:],
+        "action": rng.integers(5, size=shape),
+        "reward": rng.integers(2, size=shape).astype(np.float32),
+        "terminated": np.zeros(shape, bool),
+        "truncated": step % EPISODE == EPISODE - 1,
+        "time": step % EPISODE,
+    }
+
+
+def test_a_window_of_a_rollout_is_that_of_the_training_set(spec, history):
+    torch.manual_seed(0)
+    model = SequenceModel(spec, CONFIG).eval()
+    task = TaskHistory(history, np.zeros(1, int), TaskOracle())
+    sampler = WindowSampler([task], spec, Method.fields, CONTEXT, 1, retrieved=4)
+    policy = ContextPolicy(model, SlidingWindow(model, 2, CONTEXT))
+    retrieved = set()
+    for step in range(STEPS):
+        now = {name: torch.from_numpy(values[:, step]) for name, values in history.items()}
+        logits = policy.act(now["observation"], now["time"])
+        window = policy.window()
+        torch.testing.assert_close(logits, model(window)[:, -1])
+        ends = now["terminated"], now["truncated"]
+        policy.observe(now["action"], now["reward"], *ends, now["next_observation"])
+        played = policy.window()
+        length = played["step"].shape[1]
+        offset = step - (length - 2)  # of a window of transitions in a row
+        expected = sampler.windows(np.arange(2), np.full(2, offset))
+        for name in (*Method.fields, "step", "valid"):
+            np.testing.assert_array_equal(played[name], expected[name][:, :length], err_msg=name)
+        retrieved.update(map(tuple, played["step"][:, 1:5].tolist()))
+    assert len(retrieved) > 4  # other episodes over time
+    assert not retrieved.isdisjoint({(0, 1, 2, 3)})
+
+
+@pytest.mark.parametrize(
+    "method", ["rl2", "dpt --method.settings.contexts shuffled", "behavior_cloning"]
+)
+def test_a_method_without_windows_of_ordered_histories_is_refused(method):
+    words = f"{SMOKE} --model.memory retrieval --method.name {method}".split()
+    with pytest.raises(ConfigError, match="windows are no part of a history in its order"):
+        load(words)
