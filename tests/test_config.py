@@ -166,6 +166,8 @@ evaluation.worlds --model.encoder table --evaluation.worlds [{"size":7}]
 evaluation.worlds --evaluation.worlds [{"szie":7}]
 evaluation.worlds --evaluation.worlds [{"num_envs":7}]
 evaluation.worlds --evaluation.worlds [{"size":9},{"size":9}]
+evaluation.worlds --evaluation.worlds [{"size":7}] --model.encoder offsets \
+  --method.name in_context_planning
 model.position --model.position rotary --model.width 6
 model.heads --model.memory gru --model.heads 4
 model.position --model.memory gru --model.position rotary
@@ -180,6 +182,18 @@ split --split.num_train_tasks 80
 split --split.held_out [[9,9]]
 --training.steps --training.steps
 model.heads --model.heads x
+evaluation.policy.context_update --method.name dpt --evaluation.policy.context_update day
+method.settings.contexts --method.name dpt --method.settings.contexts sorted
+method.name --method.name dpt --env.id WaterMaze-v0 --model.encoder mlp
+evaluation.policy.plan_steps --method.name in_context_planning --evaluation.policy.plan_steps 1.5
+evaluation.policy.rewards --method.name in_context_planning --evaluation.policy.rewards mode
+method.name --method.name in_context_planning --env.id WaterMaze-v0 --model.encoder mlp
+model.memory --model.memory retrieval --method.name rl2
+model.memory --model.memory retrieval --method.name dpt --method.settings.contexts shuffled
+model.memory --model.memory retrieval --method.name behavior_cloning
+data.permute --data.permute both --env.id WaterMaze-v0 --model.encoder mlp \
+  --source.algorithm stable_baselines3
+data.permute --data.permute actions --method.name tests/components.py:TimeLeft
 quickstart.yaml quickstart.yaml
 split.held_out --split.held_out [[1,2]
 configs/quikstart.yaml --config_path configs/quikstart.yaml

@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 import torch
 from policies import SMALL, SPEC, Recorded, random_model
-from training_run import assert_same_bits, forget_last_checkpoint, train
 
-from ad.config.parser import load
 from ad.config.schema import MethodConfig
 from ad.data.derived import Sequences, optimal_action
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
-from ad.errors import ConfigError
 from ad.methods import build_method
 from ad.methods.dpt import ShuffledWindows
 from ad.registry import TOKENIZERS
@@ -23,7 +20,6 @@ from envs.oracle import TaskOracle
 from envs.spaces import Discrete
 
 HERE = Path(__file__).parent
-WORDS = ["--method.name", "dpt"]
 
 
 def test_the_loss_is_the_surprise_of_the_optimal_actions_and_not_of_those_taken(
@@ -148,26 +144,3 @@ def test_branched_contexts_go_on_alike():
         if step >= 4:
             torch.testing.assert_close(logits[0], logits[2])
     assert (logits[0] - logits[1]).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["--evaluation.policy", "{context_update: day}"], r"evaluation\.policy\.context_update"),
-        (["--method.settings.contexts", "sorted"], r"method\.settings\.contexts"),
-        (
-            ["--env.id", f"{HERE}/worlds.py:Silent", "--model.encoder", "table"],
-            "method.name .*needs a world that knows its optimal actions by the observation",
-        ),
-    ],
-)
-def test_what_does_not_fit_is_refused_before_any_compute(words, sentence, tmp_path):
-    with pytest.raises(ConfigError, match=sentence):
-        load(["--root", str(tmp_path), "--split.num_train_tasks", "1", *WORDS, *words])
-
-
-def test_a_training_on_shuffled_contexts_that_resumes_has_the_same_bits(experiment):
-    words = [*WORDS, "--method.settings.contexts", "shuffled", "--training.precision", "float32"]
-    whole, again = train(experiment(*words)), train(experiment(*words))
-    forget_last_checkpoint(again)
-    assert_same_bits(whole, train(again.config))

@@ -12,9 +12,7 @@ import torch
 import torch.nn.functional as F
 from policies import SMALL, SPEC, random_model
 
-from ad.config.parser import load
 from ad.config.schema import MethodConfig
-from ad.errors import ConfigError
 from ad.methods import build_method
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
@@ -29,7 +27,6 @@ from envs.spaces import Discrete
 
 HERE = Path(__file__).parent
 NAME = "in_context_planning"
-WORDS = ["--method.name", NAME]
 
 
 @pytest.fixture
@@ -372,24 +369,3 @@ def test_a_rollout_takes_actions_of_the_task_alone():
     assert policy.action_mask.sum(1).tolist() == [3, 4, 6]
     for actions, number in zip(played["action"], (3, 4, 6), strict=True):
         assert actions.max() < number
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["--evaluation.policy", "{plan_steps: 1.5}"], r"evaluation\.policy\.plan_steps"),
-        (["--evaluation.policy", "{rewards: mode}"], r"evaluation\.policy\.rewards"),
-        (["--method.settings.dynamics_weight", "0"], r"method\.settings\.dynamics_weight"),
-        (
-            ["--env.id", "WaterMaze-v0", "--model.encoder", "mlp"],
-            r"method\.name .*observations that are indices below 4096",
-        ),
-        (
-            ["--model.encoder", "offsets", "--evaluation.worlds", "[{size: 11}]"],
-            "in_context_planning is for the 9 x 9 observations of training, not 11 x 11",
-        ),
-    ],
-)
-def test_what_does_not_fit_is_refused_before_any_compute(words, sentence, tmp_path):
-    with pytest.raises(ConfigError, match=sentence):
-        load(["--root", str(tmp_path), *WORDS, *words])

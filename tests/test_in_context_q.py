@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from probe_worlds import WORLDS
-from training_run import assert_same_bits, forget_last_checkpoint, logged, train
 
 from ad.config.schema import MethodConfig, ModelConfig
 from ad.data.sampler import TaskHistory, WindowSampler
@@ -232,16 +231,3 @@ def test_values_of_probe_worlds_are_those_of_an_optimal_policy(name):
         # The return of an episode that is cut is that until its end, which the time tells.
         wanted = (1 + DISCOUNT, 1.0)[time] if name == "TimeLimit" else expected[observation]
         assert value == pytest.approx(wanted, abs=0.1)
-
-
-WORDS = ["--method.name", "in_context_q"]
-
-
-@pytest.mark.parametrize("loss", ["cql", "iql"])
-def test_a_training_that_resumes_has_the_same_bits_and_logs_all_parts(experiment, loss):
-    words = [*WORDS, "--method.settings.loss", loss, "--training.precision", "float32"]
-    whole, again = train(experiment(*words)), train(experiment(*words))
-    forget_last_checkpoint(again)
-    assert_same_bits(whole, train(again.config))
-    for part in (*PARTS[loss], "q"):
-        assert len(logged(whole, f"train/{part}")) == 8

@@ -12,7 +12,7 @@ from training_run import assert_same_bits, checkpoint, forget_last_checkpoint, l
 
 from ad.errors import CorruptError
 from ad.evaluation.evaluate import evaluate
-from ad.registry import ENCODERS
+from ad.registry import ENCODERS, MEMORIES
 from ad.reporting.report import report
 from ad.runtime.devices import torch_threads
 from ad.runtime.run import Run
@@ -34,11 +34,6 @@ def results(run: Run) -> bytes:
     return (run.folder / "results.csv").read_bytes()
 
 
-def test_training_interrupted_and_resumed_gives_the_same_bits(whole, trained):
-    forget_last_checkpoint(trained)
-    assert_same_bits(whole, train(trained.config))
-
-
 def test_a_damaged_checkpoint_costs_its_steps_but_no_bit(whole, trained, capsys):
     path = checkpoints.newest(trained.folder / "checkpoints")
     path.write_bytes(path.read_bytes()[:-100])
@@ -46,26 +41,19 @@ def test_a_damaged_checkpoint_costs_its_steps_but_no_bit(whole, trained, capsys)
     assert path.name in capsys.readouterr().err
 
 
-def test_training_interrupted_before_its_first_checkpoint_gives_the_same_bits(whole, trained):
+def test_a_run_without_a_checkpoint_begins_again_as_if_it_had_not_been_there(whole, trained):
     shutil.rmtree(trained.folder / "checkpoints")
     assert_same_bits(whole, train(trained.config))
+    assert log(trained) == log(whole)
+    assert [session["from_step"] for session in read_sessions(trained.folder)] == [0]
 
 
-def test_a_resumed_run_logs_every_step_once_with_the_same_numbers(whole, trained):
-    forget_last_checkpoint(trained)
-    assert log(train(trained.config)) == log(whole)
-
-
-def test_a_run_that_begins_again_without_a_checkpoint_logs_every_step_once(whole, trained):
-    shutil.rmtree(trained.folder / "checkpoints")
-    assert log(train(trained.config)) == log(whole)
-
-
-def test_a_log_whose_last_line_was_cut_off_does_not_stop_the_resumed_run(whole, trained):
+def test_a_run_that_was_killed_while_it_wrote_a_line_logs_every_step_once(whole, trained):
     forget_last_checkpoint(trained)
     with open(trained.folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 9, "train/lo')
-    assert log(train(trained.config)) == log(whole)
+    assert_same_bits(whole, train(trained.config))
+    assert log(trained) == log(whole)
 
 
 @pytest.mark.parametrize("step", range(1, 8))
@@ -75,6 +63,30 @@ def test_an_interruption_after_any_step_costs_no_step_no_bit_and_no_line(whole, 
     run = train(config)
     assert_same_bits(whole, run)
     assert log(run) == log(whole)
+
+
+RESUMED = [  # each with draws or a state of its own
+    "--method.settings.action_dropout 0.5",
+    "--method.name dpt --method.settings.contexts shuffled",
+    "--method.name dpt --data.permute both --data.best_actors 0.5",
+    *(f"--method.name in_context_q --method.settings.loss {loss}" for loss in ("cql", "iql")),
+    *(
+        f"--model.memory {memory} --training.precision {precision} --training.segments 2"
+        f" --data.context_length 5 --model.attention_dropout {0.1 if memory == 'xl' else 0}"
+        for memory in MEMORIES
+        if MEMORIES.load(memory).carries
+        for precision in ("float32", "bfloat16")
+    ),
+]
+
+
+@pytest.mark.parametrize("words", RESUMED)
+def test_a_training_of_each_kind_resumes_with_the_same_bits(experiment, words):
+    one, other = (experiment("--training.precision", "float32", *words.split()) for _ in range(2))
+    forget_last_checkpoint(train(other))
+    one, other = train(one), train(other)
+    assert_same_bits(one, other)
+    assert log(one) == log(other)
 
 
 def test_results_after_an_interruption_are_those_of_a_whole_run_byte_for_byte(trained, experiment):
@@ -147,6 +159,7 @@ def test_the_results_record_what_a_run_was_resumed_with(resumed_with_two_threads
     assert content["resumed_with"] == ["step 6: threads 1 -> 2"]
     assert [session["threads"] for session in content["sessions"]] == [1, 2]
     assert content["sessions"][0]["torch"] == torch.__version__
+    assert content["evaluated_on"] == hardware(resumed_with_two_threads.config, CPU)
 
 
 @pytest.mark.parametrize(
@@ -175,18 +188,6 @@ def test_a_third_process_on_the_hardware_of_the_second_gives_no_warning(
     log_session(folder, 8, second)
     assert capsys.readouterr().err == ""
     assert [session["from_step"] for session in read_sessions(folder)] == [0, 6, 8]
-
-
-def test_the_hardware_of_the_evaluation_is_recorded(trained):
-    evaluate(trained)
-    content = json.loads((trained.folder / "results.json").read_text())
-    assert content["evaluated_on"] == hardware(trained.config, CPU)
-
-
-def test_a_session_of_which_nothing_is_left_is_not_recorded(trained):
-    shutil.rmtree(trained.folder / "checkpoints")
-    train(trained.config)
-    assert [session["from_step"] for session in read_sessions(trained.folder)] == [0]
 
 
 def test_the_seconds_of_a_training_add_up_over_its_sessions(trained, monkeypatch):

@@ -4,17 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from ad.config.parser import load
 from ad.config.schema import ModelConfig
 from ad.data.episodes import best_first
 from ad.data.sampler import TaskHistory, WindowSampler
-from ad.errors import ConfigError
 from ad.methods.base import Method
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
 from ad.models.sequence_model import SequenceModel
 from envs.oracle import TaskOracle
-from tests.conftest import SMOKE
 
 CONTEXT, STEPS, EPISODE = 16, 60, 2  # a full window keeps 4 retrieved and 4 newest decisions
 CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32, memory="retrieval")
@@ -65,12 +62,3 @@ def test_a_window_of_a_rollout_is_that_of_the_training_set(spec, history):
         retrieved.update(map(tuple, played["step"][:, 1:5].tolist()))
     assert len(retrieved) > 4  # other episodes over time
     assert not retrieved.isdisjoint({(0, 1, 2, 3)})
-
-
-@pytest.mark.parametrize(
-    "method", ["rl2", "dpt --method.settings.contexts shuffled", "behavior_cloning"]
-)
-def test_a_method_without_windows_of_ordered_histories_is_refused(method):
-    words = f"{SMOKE} --model.memory retrieval --method.name {method}".split()
-    with pytest.raises(ConfigError, match="windows are no part of a history in its order"):
-        load(words)

@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_run import assert_same_bits, forget_last_checkpoint, train
 
-from ad.config.parser import load
 from ad.data.dataset import actor_scores, best_actors
 from ad.data.load import load_training_set
 from ad.data.permutation import PermutedWindows, permutations
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
-from ad.errors import ConfigError
 from ad.methods.base import Method
 from ad.runtime.run import Run
 from envs.oracle import TaskOracle
@@ -150,34 +147,3 @@ def _numbers(history: TaskHistory, task: int) -> np.ndarray:
     """Return observations that hold the number of their actor among those of all tasks."""
     shape = history.arrays["reward"].shape
     return np.broadcast_to(4 * task + np.arange(shape[0])[:, None], shape)
-
-
-OPTIONS = ["--data.permute", "both", "--data.best_actors", "0.5"]
-
-
-def test_a_training_with_the_options_that_resumes_has_the_same_bits(experiment):
-    words = [*OPTIONS, "--method.name", "dpt", "--training.precision", "float32"]
-    whole, again = train(experiment(*words)), train(experiment(*words))
-    forget_last_checkpoint(again)
-    assert_same_bits(whole, train(again.config))
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (
-            ["--data.permute", "both", "--env.id", f"{HERE}/components.py:PictureRoom"],
-            "must be none or actions with .*PictureRoom: its observation is not one index",
-        ),
-        (
-            ["--data.permute", "actions", "--method.name", f"{HERE}/components.py:TimeLeft"],
-            "what it computes itself cannot be permuted",
-        ),
-    ],
-)
-def test_what_cannot_be_is_refused(words, sentence, tmp_path):
-    rest = ["--env.tasks", "[{goal: 3}, {goal: 7}]"] if "PictureRoom" in words[-1] else []
-    rest += ["--model.encoder", "table", "--model.encoders", "{image: mlp}"] if rest else []
-    rest += ["--source.algorithm", f"{HERE}/components.py:Uniform"] if rest else []
-    with pytest.raises(ConfigError, match=sentence):
-        load(["--root", str(tmp_path), "--split.num_train_tasks", "1", *words, *rest])

@@ -16,7 +16,7 @@ from ad.models.sequence_model import SequenceModel
 from ad.registry import MEMORIES
 from ad.runtime.run import Run
 from ad.training.trainer import Trainer
-from tests.training_run import assert_same_bits, forget_last_checkpoint, train
+from tests.training_run import train
 
 CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32, positions=40)
 CARRYING = [name for name in MEMORIES if MEMORIES.load(name).carries]
@@ -175,15 +175,6 @@ def test_a_row_of_a_batch_is_a_run_of_adjacent_windows_with_as_many_transitions(
     goes_on = valid & (np.diff(batch["time"][:, 1:]) == 1)
     following, led_to = batch["observation"][:, 2:], batch["next_observation"][:, 1:-1]
     assert (following == led_to)[goes_on].all() and goes_on.mean() > 0.5
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("memory", CARRYING)
-def test_a_training_by_segments_that_resumes_has_the_same_bits(carrying, memory, precision):
-    words = ["--training.precision", precision, "--data.held_out_actors", "1"]
-    whole, again = train(carrying(memory, *words)), train(carrying(memory, *words))
-    forget_last_checkpoint(again)
-    assert_same_bits(whole, train(again.config))
 
 
 def test_a_released_model_and_a_target_network_carry_the_state_too(carrying, tmp_path):

@@ -116,13 +116,6 @@ def test_an_unfinished_training_is_not_evaluated(trained):
         evaluate(trained)
 
 
-def test_what_is_drawn_at_random_is_drawn_again_on_a_resume(experiment):
-    words = {"method__settings__action_dropout": "0.5", "training__precision": "float32"}
-    one, other = experiment(**words), experiment(**words)
-    forget_last_checkpoint(train(other))
-    assert_same_bits(train(one), train(other))
-
-
 @pytest.mark.parametrize(
     ("flags", "setting", "expected"),
     [
