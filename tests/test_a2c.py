@@ -181,13 +181,6 @@ def learn(source: A2C, steps: int = 620) -> dict[str, np.ndarray]:
     return arrays | {"parameters": source.parameters[None].copy()}
 
 
-def test_an_agent_has_the_same_bits_alone_as_among_others(agents):
-    together = learn(agents(TASKS))
-    for k in range(len(TASKS)):
-        for name, array in learn(agents(TASKS[[k]])).items():
-            np.testing.assert_array_equal(together[name][:, [k]], array, err_msg=name)
-
-
 @pytest.fixture
 def numba_threads():
     """numba.set_num_threads, restored after the test."""

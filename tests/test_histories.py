@@ -14,6 +14,7 @@ from ad.data.episodes import episodes
 from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter, is_complete, load_history
 from ad.errors import CorruptError
+from ad.runtime.files import read_checked_json, write_checked_json
 
 TASKS, ENVS, LENGTHS = 2, 3, (5, 4, 8)  # histories, actors, and transitions of each chunk
 STEPS = sum(LENGTHS)
@@ -113,12 +114,23 @@ def test_a_missing_file_is_noticed(history, name):
     assert not is_complete(history)
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '{"files": []}', '{"files": {}}'])
+FORMS = ["[]", "3", "null", "{}", '{"files": []}', '{"files": {}}', "[" * 100_000, " " * (2 << 20)]
+
+
+@pytest.mark.parametrize("text", FORMS, ids=range(len(FORMS)))
 def test_a_manifest_of_another_form_is_noticed(history, text):
     (history / "manifest.json").write_text(text)
     with pytest.raises(CorruptError):
         load_history(history)
     assert not is_complete(history)
+
+
+@pytest.mark.parametrize("columns", [None, ["env_steps"]])
+def test_a_manifest_with_other_columns_is_noticed(history, columns):
+    manifest = read_checked_json(history / "manifest.json") | {"curve_columns": columns}
+    write_checked_json(history / "manifest.json", manifest)
+    with pytest.raises(CorruptError):
+        load_history(history)
 
 
 def slow_episodes(done: np.ndarray, reward: np.ndarray) -> list[tuple[int, int, int, float]]:

@@ -186,14 +186,6 @@ def test_other_evaluation_settings_need_no_new_training(again):
     assert "source_end" in content["references"]
 
 
-def test_other_training_settings_under_the_same_name_are_refused(again, capsys):
-    words = ["--config_path", str(folder(again) / "config.yaml"), "--root", again.root]
-    before = files(folder(again))
-    assert exit_code(VERBS["train"], [*words, "--training.steps", "30"]) == 2
-    assert "training.steps: 20 -> 30" in capsys.readouterr().err
-    assert files(folder(again)) == before
-
-
 @pytest.mark.parametrize("verb", ["train", "evaluate", "record", "report"])
 def test_a_verb_before_its_turn_says_so_in_one_sentence(tmp_path, verb, capsys):
     path = Path(__file__).parent.parent / "configs" / "smoke.yaml"

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from recorded import played
 
-from ad.collection.job import new_source
-from ad.config.parser import load
 from ad.sources.posterior_sampling import PosteriorSampling, Settings
 from envs import make_base, make_vec
 
@@ -90,14 +88,6 @@ def test_nearness_prefers_near_tasks():
         steps = source.world.steps_to_success(source.tasks)[source.sampled, 4]  # from the center
         near.append((steps == 1).mean())
     assert near[0] == pytest.approx(0.5, abs=0.06) and near[1] > 0.85
-
-
-def test_the_lives_of_a_task_do_not_depend_on_the_other_tasks(tmp_path):
-    config = load(["--root", str(tmp_path), "--source.algorithm", "posterior_sampling"])
-    together = list(new_source(config, np.array([[0, 0], [3, 7]])).run(40))
-    alone = list(new_source(config, np.array([[3, 7]])).run(40))
-    for name, values in alone[0].arrays.items():
-        np.testing.assert_array_equal(values[:, 0], together[0].arrays[name][:, 1])
 
 
 def test_noise_is_a_share_of_random_actions_that_leaves_the_posterior_right():

@@ -120,16 +120,6 @@ def test_the_last_rollout_may_be_shorter_and_smaller_than_the_minibatches():
     assert np.isfinite(source.parameters).all() and source.updates == 4 * (8 + 4)
 
 
-def test_an_agent_has_the_same_bits_alone_as_among_others():
-    batch = agents()
-    together = played(batch, 70)
-    for k in range(len(TASKS)):
-        single = agents(tasks=TASKS[[k]], keys=KEYS[k : k + 1])
-        for name, values in played(single, 70).items():
-            np.testing.assert_array_equal(together[name][:, [k]], values)
-        np.testing.assert_array_equal(batch.parameters[[k]], single.parameters)
-
-
 def test_actions_that_a_task_lacks_are_not_taken_and_their_logits_stay():
     tasks = np.array([[3, 0], [5, 2]])
     env = VectorEpisodeLength(Bandit(tasks=np.repeat(tasks, 4, axis=0)), 5)

@@ -3,12 +3,9 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from processes import ROOT
 from small_run import evaluated_run
 
 from ad.errors import ConfigError
@@ -89,11 +86,3 @@ def test_no_cell_of_a_table_of_equal_runs_is_nan(root, capsys):
     text = capsys.readouterr().out
     assert "nan" not in text.lower() and "inf" not in text.lower()
     assert rows(text)["**mean of 2 runs**"][1].count(rows(text)["seed-0"][1].split()[0]) == 3
-
-
-def test_a_table_that_nobody_reads_is_a_warning(root):
-    with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "scripts.table", "--root", str(root)]
-        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 0
-    assert done.stderr.startswith("warning: stdout cannot be written")

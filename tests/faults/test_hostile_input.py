@@ -213,36 +213,9 @@ def test_a_link_pipe_or_folder_in_place_of_a_file_is_refused_without_waiting(
             shutil.rmtree(history)
 
 
-NAMES = [
-    "/",
-    "/tmp/x",
-    "a/b",
-    "../x",
-    "..",
-    ".",
-    "./x",
-    "x/..",
-    "-x",
-    "--help",
-    "-",
-    "",
-    " ",
-    "a b",
-]
-NAMES += [
-    "~",
-    "~root",
-    "x" * 101,
-    "é",
-    "a\nb",
-    "a\tb",
-    "a\0b",
-    "$HOME",
-    "a;b",
-    "*",
-    ".hidden",
-    "a\\b",
-]
+NAMES = ["/", "/tmp/x", "a/b", "../x", "..", ".", "./x", "x/..", "a\\b", ".hidden"]
+NAMES += ["-x", "--help", "-", "", " ", "a b", "a;b", "a\nb", "a\tb", "a\0b"]
+NAMES += ["~", "~root", "$HOME", "*", "é", "x" * 101]
 
 
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
