@@ -40,12 +40,13 @@ def learner(source, settings, env_id="BernoulliBandit-v0", tasks=TASKS, num_envs
     return source(settings, env, tasks, num_envs, keys)
 
 
-def lives(data: dict[str, np.ndarray], arms: int):
+def lives(data: dict[str, np.ndarray], arms: int, discount: float = 1):
     """Yield (k, n, step, action, counts, sums) before each pull of each life."""
     for k, n in np.ndindex(data["action"].shape[1:]):
         counts, sums = np.zeros(arms), np.zeros(arms)
         for step, action in enumerate(data["action"][:, k, n].tolist()):
             yield k, n, step, action, counts, sums
+            counts, sums = counts * discount, sums * discount
             counts[action] += 1
             sums[action] += data["reward"][step, k, n]
 
@@ -56,14 +57,14 @@ def stream(k: int, n: int, step: int, arms: int) -> np.ndarray:
     return uniform(np.uint64(key), step * arms + np.arange(arms))
 
 
-@pytest.mark.parametrize("exploration", [2.0, 0.3])
-def test_ucb_pulls_the_arm_with_the_highest_bound_of_the_equation(exploration):
-    data = played(learner(UCB, UCBSettings(exploration), "GaussianBandit-v0"), 60)
-    for _, _, step, action, counts, sums in lives(data, 5):
+@pytest.mark.parametrize(("exploration", "discount"), [(2.0, 1), (0.3, 1), (0.3, 0.9)])
+def test_ucb_pulls_the_arm_with_the_highest_bound_of_the_equation(exploration, discount):
+    data = played(learner(UCB, UCBSettings(exploration, discount), "GaussianBandit-v0"), 60)
+    for _, _, _, action, counts, sums in lives(data, 5, discount):
         if (counts == 0).any():
             assert counts[action] == 0
         else:
-            bound = [s / c + math.sqrt(exploration * math.log(step) / c)
+            bound = [s / c + math.sqrt(exploration * math.log(counts.sum()) / c)
                      for s, c in zip(sums, counts, strict=True)]  # fmt: skip
             assert bound[action] == pytest.approx(max(bound))
 

@@ -17,7 +17,7 @@ class BanditLearner(RolloutSource):
     """K agents with N actors each; each actor is a life that learns one task from nothing.
 
     A subclass has `Settings` and the hook `_index`. `counts` and `sums` are the pulls and the total
-    reward of each arm, int64 and float64 [K * N, A].
+    reward of each arm, float64 [K * N, A].
     """
 
     NAME: ClassVar[str]  # in the table of sources
@@ -35,7 +35,7 @@ class BanditLearner(RolloutSource):
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = actor_keys(keys, num_envs, self.NAME)
         self.mask = np.repeat(self.actors.action_mask, num_envs, axis=0)  # [K * N, A]
-        self.counts = np.zeros(self.mask.shape, np.int64)
+        self.counts = np.zeros(self.mask.shape)
         self.sums = np.zeros(self.mask.shape)
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
