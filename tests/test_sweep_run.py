@@ -16,8 +16,10 @@ from ad.cli import VERBS, exit_code
 from ad.data.histories import HistoryStore
 from ad.errors import ConfigError, CorruptError, NumericError
 from ad.runtime.locks import is_locked, locked
+from ad.runtime.run import world_title
 from ad.runtime.signals import Terminated
 from ad.sweeps.load import load_sweep
+from ad.sweeps.measures import Measure
 from ad.sweeps.pages import write_page
 from ad.sweeps.records import add_records, merge_records, read_records
 from ad.sweeps.run import budget, list_runs, new_measure, prepare_missing, run_missing, take_shard
@@ -236,6 +238,10 @@ def test_records_of_other_machines_are_merged_once(made, tmp_path, capsys):
     add_records(path, [replace(record, failure="diverged")])
     merge_records(path, [made.records])
     assert read_records(path)[key] == record  # in place of a failure
+    wider = replace(record, values=record.values | {"another world": record.values[""]})
+    add_records(other, [wider])
+    merge_records(path, [other])
+    assert read_records(path)[key] == wider
     with pytest.raises(ConfigError, match=r"there is no file .*none\.jsonl"):
         merge_records(path, [tmp_path / "none.jsonl"])
 
@@ -284,3 +290,14 @@ def test_the_committed_sweeps_can_be_read(monkeypatch):
     for path in sorted(Path("configs/records").glob("*.yaml")):
         for board in load_sweep(path).config.boards or [""]:
             assert load_sweep(path, board).planned_runs()
+
+
+def test_a_run_is_made_again_for_a_further_world_of_its_evaluation(made):
+    measure, run = Measure(made.sweep), made.sweep.planned_runs()[0]
+    further = replace(run.config.evaluation, worlds=[{"size": 7}])
+    asked = replace(run, config=replace(run.config, evaluation=further))
+    record = read_records(made.records)[run.key]
+    assert asked.key == run.key  # the worlds change nothing of the run's own results
+    assert measure.is_done(run, record) and not measure.is_done(asked, record)
+    there = replace(record, values=record.values | {world_title({"size": 7}): {}})
+    assert measure.is_done(asked, there)

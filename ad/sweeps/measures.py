@@ -61,7 +61,10 @@ class Measure:
 
     def is_done(self, run: PlannedRun, record: Record | None) -> bool:
         """Return whether `record` has all that is measured of `run`; a failure has."""
-        return record is not None
+        if record is None or record.failure:
+            return record is not None
+        worlds = map(world_title, run.config.evaluation.worlds)  # which the run's key leaves out
+        return record.values.keys() >= {"", *worlds}
 
     def check(self, runs: Iterable[PlannedRun]) -> None:
         """Raise ConfigError for what is wrong with the measure, before any of `runs` is made."""

@@ -98,7 +98,8 @@ def merge_records(path: Path, others: Sequence[Path]) -> None:
     """Add the records of the files `others` to those at `path`.
 
     A record is of the same run if its key is the same. Then the one at `path` stays, unless it is a
-    failure, with a warning if the other has other values or was made with other versions. Raises
+    failure or was evaluated in fewer worlds, with a warning if the other has other values or was
+    made with other versions. Raises
     ConfigError for a file that does not exist, CorruptError for a damaged one.
     """
     if absent := [str(other) for other in others if not other.exists()]:
@@ -108,7 +109,12 @@ def merge_records(path: Path, others: Sequence[Path]) -> None:
         records = read_records(path)
         for other in others:
             theirs = read_records(other)
-            both = {key for key in theirs if key in records and not records[key].failure}
+            both = {
+                key
+                for key, record in records.items()
+                if key in theirs and record.values.keys() >= theirs[key].values.keys()
+                if not record.failure
+            }
             for key in both:
                 if text := _difference(records[key], theirs[key]):
                     name = f"{theirs[key].group} / {theirs[key].row}, seed {theirs[key].train_seed}"
