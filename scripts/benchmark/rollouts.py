@@ -9,6 +9,7 @@ from ad.data.spec import make_spec
 from ad.methods import build_method, build_model
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
+from ad.registry import MEMORIES
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.devices import choose_device
 from ad.runtime.run import Run
@@ -25,6 +26,7 @@ from scripts.benchmark.measure import (
 NUM_ENVS = 115  # 23 tasks x 5 seeds
 GROWTH = (1, 23, 115, 460)  # environments
 WINDOW = 256  # transitions
+LENGTHS = (128, 1024, 4096)  # transitions in the window of a memory
 
 
 class RecomputedWindow(SlidingWindow):
@@ -66,6 +68,27 @@ def growth(effort: Effort) -> Measurement:
         rates[str(num_envs)] = alternate({"ours": work}, 1)["ours"]
     result = Measurement("rollout", "growth", "steps", median(rates[str(NUM_ENVS)]), rates)
     costs = {num_envs: round(1e6 / median(values), 1) for num_envs, values in rates.items()}
+    result.detail["cost per step, µs"] = costs
+    return result
+
+
+def memories(effort: Effort) -> Measurement:
+    """Measure rollouts of 23 environments by memory and by the length of its window.
+
+    A rollout has as many decisions as a window and a half. A memory that can carries its state.
+    """
+    rates = {}
+    for name, memory in ((name, MEMORIES.load(name)) for name in MEMORIES):
+        for length in LENGTHS[: 2 if effort.quick else None]:
+            segments = ["--training.segments", "2"] if memory.carries else []
+            words = "--model.memory", name, "--data.context_length", str(length), *segments
+            model, config = frozen_model(*words)
+            work = play(model, config, 23, 3 * length // 2 // config.env.episode_length)
+            rates[f"{name}, {length}"] = alternate({"ours": work}, 1)["ours"]
+    ours, peer = (median(rates[f"{name}, 1024"]) for name in ("min_gru", "transformer"))
+    result = Measurement("rollout", "memories, windows of 1,024", "steps", ours, rates)
+    result.peer_name, result.peer = "min_gru against the transformer", peer
+    costs = {name: round(1e6 / median(values), 1) for name, values in rates.items()}
     result.detail["cost per step, µs"] = costs
     return result
 
@@ -124,4 +147,4 @@ def _operations(config) -> float:
         return operations(step)
 
 
-BENCHMARKS = [cached, growth]
+BENCHMARKS = [cached, growth, memories]
