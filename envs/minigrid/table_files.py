@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, fields
 from functools import partial
 from multiprocessing import get_context
@@ -106,8 +107,11 @@ def _make_all(make: Callable, seeds: list[int], workers: int) -> Iterator[Table]
         yield from map(make, seeds)
         return
     ignored = signal.SIGINT, signal.SIG_IGN  # an interruption is this process's
-    with ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, ignored) as pool:
-        yield from pool.map(make, seeds)
+    try:
+        with ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, ignored) as pool:
+            yield from pool.map(make, seeds)
+    except BrokenProcessPool as error:
+        raise ValueError("a process that makes tables was killed: try fewer workers") from error
 
 
 def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:
