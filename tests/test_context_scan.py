@@ -7,16 +7,18 @@ import pytest
 import torch
 from test_contexts import untrained
 from test_patching import AD, rewarded_model
-from windows import rewarded_queries
+from test_segments import small_model
+from windows import labeled, rewarded_queries
 
 from ad.interpret.analyses.context_scan import (
     HELD_OUT,
     Variant,
     log_probs,
     play,
+    reach,
 )
 from ad.interpret.analyses.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of
-from ad.interpret.analysis import Subject
+from ad.interpret.analysis import Subject, compared
 from ad.interpret.changes import changed
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
@@ -61,6 +63,33 @@ def test_a_shorter_context_forgets_the_reward_that_is_out_of_it(spec, queries):
     }
     assert raised[4] == pytest.approx(0.2)
     assert raised[5] > 0.9 and raised[5] == pytest.approx(raised[10])
+
+
+@pytest.mark.parametrize(
+    ("memory", "segment", "reached"), [("transformer", None, 21), ("gru", 4, 21), ("xl", 4, 7)]
+)
+def test_a_reward_reaches_as_far_as_the_memory(spec, random_window, memory, segment, reached):
+    model = small_model(spec, segment, memory=memory, layers=1)  # xl reads the segment before
+    window = random_window(6, 22, seed=1)
+    window["reward"][:, 1:] = 0.0
+    window["reward"][:, 1] = 1.0  # 21 transitions before the last decision
+    array = reach(model, labeled(window, spec))["reach"]
+    ago, effect = array.axes["decisions ago"], array.at(measure="divergence (nats)")
+    assert ago == [1, 2, 4, 8, 16] and (effect[0] == effect[1]).all()  # there is no other reward
+    assert [n for n, value in zip(ago, effect[0], strict=True) if value > 0] == [
+        n for n in ago if n <= reached
+    ]
+    without = window | {"reward": window["reward"].clamp(max=0.0)}
+    changed = compared(model(window), model(without))[:, :, 0]
+    for n, value in zip(ago, effect[0], strict=True):
+        assert value == pytest.approx(changed[:, n : 2 * n].mean().item(), rel=1e-4)
+
+
+def test_a_reward_among_others_that_tell_the_same_changes_nothing(spec, queries):
+    model, contexts = rewarded_model(spec), queries.contexts
+    contexts.window["reward"][:, 1:9] = 1.0
+    kept, removed = reach(model, contexts)["reach"].at(measure="divergence (nats)")
+    assert (kept[2:] < 0.01).all() and (removed[1:] > 1).all()  # of 2 and more decisions ago
 
 
 def prompt_of(window, rows) -> Prompt:

@@ -8,7 +8,7 @@ from ad.data.spec import make_spec
 from ad.errors import ConfigError
 from ad.interpret import contexts as contexts_module
 from ad.interpret.contexts import environments, rollout_contexts
-from ad.methods import build_method
+from ad.methods import build_method, build_model
 from ad.registry import MEMORIES
 from ad.runtime.run import Run
 
@@ -28,6 +28,12 @@ READERS = METHODS | {
         for name, words in METHODS.items()
         for memory in MEMORIES
         if memory not in ("transformer", "xl")  # without a window, or that reaches beyond it
+        and (memory != "retrieval" or name not in ("decision transformer", "clone"))
+    },
+    **{
+        f"{memory} of segments": ["--training.segments", "4", "--model.memory", memory]
+        for memory in MEMORIES
+        if MEMORIES.load(memory).carries
     },
     "asked across episodes": [
         *("--method.name", "decision_transformer"),
@@ -42,7 +48,7 @@ def untrained(config):
     run, method = Run(config), build_method(config.method)
     torch.manual_seed(3)
     spec = make_spec(run.world, config.env.episode_length, np.array([0.0, 1.0]), [[0.0, 1.0]])
-    model = method.build(spec, config.model).eval().requires_grad_(False)
+    model = build_model(method, spec, config).eval().requires_grad_(False)
     torch.nn.init.normal_(model.head.weight)
     return run, method, model
 

@@ -1,6 +1,7 @@
 """The verb `inspect`: what it writes, prints and refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ad.cli import VERBS, exit_code
 from ad.errors import ConfigError, CorruptError
 from ad.interpret import contexts, inspect
 from ad.interpret.analyses import probes
+from ad.interpret.analyses.lens import Lens
 from ad.interpret.analysis import Choice, Subject, over_groups
 from ad.interpret.inspect import ALL, inspect_run
 from ad.interpret.labeled import LabeledArray, intervals, load, save, stack
@@ -108,15 +110,27 @@ def test_analyses_of_every_method_return_the_arrays_that_they_declare(
         assert {len(row) for row in table.rows} <= {len(table.header)}
 
 
-def test_a_recurrent_memory_has_the_analyses_that_read_no_attention(collected, few_decisions):
-    subject = Subject(*untrained(collected("inspect", *SMALL, "--model.memory", "gru")))
+@pytest.mark.parametrize("segments", [1, 2])
+@pytest.mark.parametrize("memory", ["gru", "min_gru", "xl"])
+def test_the_analyses_that_read_no_attention_are_of_every_memory(
+    collected, few_decisions, memory, segments
+):
+    if memory == "xl" and segments == 1:
+        return  # which it is not
+    words = [*SMALL, "--model.memory", memory, "--training.segments", str(segments)]
+    subject = Subject(*untrained(collected("inspect", *words)))
     results = {name: ANALYSES.load(name)().run(subject) for name in possible(subject)}
-    assert results.keys() == {"lens", "probes"}
-    assert results["lens"]["agreement"].axes["stage"] == ["embedding", "gru 0", "mlp 0"]
+    assert results.keys() == {"lens", "context_scan", "probes"}
+    mixer = "attention 0" if memory == "xl" else f"{memory} 0"
+    assert results["lens"]["agreement"].axes["stage"] == ["embedding", mixer, "mlp 0"]
     assert results["lens"]["agreement"].values[-1] == 1
     assert np.isfinite(results["probes"]["control"].values).any()
-    reason = "the memory of the model is a GRU, which has no attention"
-    assert inspect._left_out(subject)["attention"] == reason
+    reason = "training.segments above 1" if segments > 1 else "which has no attention"
+    assert reason in inspect._left_out(subject)["attention"]
+    assert (subject.contexts.length > 8) == (segments > 1)  # the length of a window
+    if segments > 1:
+        with pytest.raises(ConfigError, match="leave out --contexts histories"):
+            Lens.check(replace(subject, choice=Choice(source="histories")))
 
 
 def test_an_analysis_of_histories_has_no_in_context_episodes(collected):

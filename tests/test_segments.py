@@ -9,7 +9,9 @@ import torch
 from ad.config.schema import ModelConfig
 from ad.errors import ConfigError
 from ad.exchange.release import load_release, release
-from ad.interpret.analysis import Subject
+from ad.interpret.analyses import probes
+from ad.interpret.app.requests import App
+from ad.interpret.inspect import inspect_run
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
 from ad.models.sequence_model import SequenceModel
@@ -205,6 +207,12 @@ def test_what_cannot_carry_a_state_is_refused_before_the_training(carrying, word
         train(carrying("gru", *words))
 
 
-def test_analyses_of_windows_refuse_a_model_that_reads_beyond_them(spec):
-    with pytest.raises(ConfigError, match="the analyses look at windows"):
-        Subject(None, None, small_model(spec, memory="gru"))
+def test_a_trained_state_has_the_analyses_without_attention_and_no_app(carrying, monkeypatch):
+    monkeypatch.setattr(probes, "FITTED", 80)
+    monkeypatch.setattr(probes, "PROBES", ("linear",))
+    run = train(carrying("gru"))
+    inspect_run(run)
+    made = {path.stem for path in (run.folder / "inspect").glob("*.npz")}
+    assert made == {"lens", "context_scan", "probes"}
+    with pytest.raises(ConfigError, match="the app looks at windows"):
+        App(run)

@@ -84,13 +84,6 @@ class Subject:
     model: SequenceModel
     choice: Choice = DEFAULT_CHOICE
 
-    def __post_init__(self):
-        if self.model.carries:
-            raise ConfigError(
-                "the analyses look at windows, and a model that was trained with training.segments "
-                "above 1 decides by a state of what came before them"
-            )
-
     @classmethod
     def load(cls, run: Run, choice: Choice = DEFAULT_CHOICE) -> "Subject":
         """Load the checkpoint of `run` that is chosen.
@@ -257,7 +250,8 @@ class Analysis:
         """
         check_model(subject.model, cls.reads_attention)
         run, source = subject.run, subject.choice.source
-        if source not in cls.sources:
+        sources = (ROLLOUT,) if subject.model.carries else cls.sources
+        if source not in sources:
             raise ConfigError(f"it reads contexts of rollouts: leave out --contexts {source}")
         needs_histories = cls.reads_histories and subject.method.reads_histories
         if needs_histories and HistoryStore(run.config).folders(run.split.train_tasks) is None:
@@ -289,6 +283,11 @@ class Analysis:
 
 def check_model(model: SequenceModel, reads_attention: bool = True) -> None:
     """Raise ConfigError if no analysis can look inside `model`, or none that reads attention."""
+    if model.carries and reads_attention:
+        raise ConfigError(
+            "it looks at the attention in a window, and a model that was trained with "
+            "training.segments above 1 decides by a state of what came before it"
+        )
     memory = model.transformer if reads_attention else model.memory
     if not isinstance(memory, Blocks):
         raise ConfigError(f"the memory of the model is a {type(memory).__name__}, without points")

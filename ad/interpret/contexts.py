@@ -1,7 +1,8 @@
 """Contexts: windows that a model reads, with labels of their entries.
 
 They come from rollouts of the frozen model, or from the histories. Entry t of a window is decision
-t; entry 0 is the transition before the first decision (`ad/models/tokenizer.py`).
+t; entry 0 is the transition before the first decision (`ad/models/tokenizer.py`). The window of a
+model that carries a state over segments is a whole rollout, from its first decision on.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ MOST_WINDOWS = 4096  # of a rollout: a policy that reads another window at each 
 ROLLOUTS = 20  # environments of a single task, for each asked return
 OTHER_SEEDS = 10_000  # the first of seeds that contexts do not have
 EPISODES = 2  # of each of them where a context ends with its episode: all episodes are alike there
+MOST_DECISIONS = 4096  # of a rollout that is one window
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,13 @@ class Contexts:
 
     @property
     def visited(self) -> np.ndarray:
-        """Whether an earlier entry has the same observation."""
-        same = self.cell[:, :, None] == self.cell[:, None, :]  # [B, T + 1, T + 1]
-        same &= self.valid[:, None, :] & np.tri(same.shape[1], k=-1, dtype=bool)
-        return same.any(2)
+        """Whether an earlier entry has the same observation, False without an entry."""
+        visited, window = self.valid.copy(), np.arange(len(self))[:, None]
+        cell = (window * (self.cell.max() + 1) + self.cell)[visited]
+        later = np.ones(len(cell), bool)
+        later[np.unique(cell, return_index=True)[1]] = False
+        visited[visited] = later
+        return visited
 
     def select(self, rows: np.ndarray | slice) -> "Contexts":
         """Return the windows `rows`, an index into the B windows."""
@@ -282,9 +287,15 @@ def rollout_contexts(
     """Roll out the frozen model in the environments `played` and return the windows that it read.
 
     If there are more than MOST_WINDOWS, as many are returned, spread over the rollouts, and equally
-    many of each asked return. Raises ConfigError for a policy without windows.
+    many of each asked return. Of a model that carries a state each rollout is a window, of at most
+    MOST_DECISIONS. Raises ConfigError for a policy without windows.
     """
     recorders = []
+    if model.carries:
+        length = config.env.episode_length
+        episodes = min(played.episodes, max(MOST_DECISIONS // length, 1))
+        played = replace(played, episodes=episodes)
+        config = replace(config, data=replace(config.data, context_length=episodes * length))
 
     def record(policy: Policy) -> Policy:
         recorders.append(WindowRecorder(policy, len(played.pairs)))
@@ -323,7 +334,8 @@ class WindowRecorder(PolicyWrapper):
     """A policy that keeps the windows that its model reads in N environments.
 
     While the next window of an environment begins with the present one, only the longer one is
-    kept: in it the model reads the earlier decisions as it did when they were made.
+    kept: in it the model reads the earlier decisions as it did when they were made. The window of a
+    model that carries a state always does, and is kept when the rollout ends.
     """
 
     def __init__(self, policy: Policy, num_envs: int):
@@ -336,8 +348,9 @@ class WindowRecorder(PolicyWrapper):
     def act(self, observation, time: torch.Tensor) -> torch.Tensor:
         """Return action logits [N, A]; keep the windows that they come from."""
         logits = super().act(observation, time)
-        window = {name: value.cpu().numpy().copy() for name, value in self.inner.window().items()}
-        last = window["valid"].shape[1] - 1 - window["valid"][:, ::-1].argmax(1)
+        if self.inner.model.carries:
+            return logits
+        window, last = self._window()
         first = np.full(len(last), self.step)  # the first decision that was made in the window
         if self.open:
             extends = self._extends(window, last)
@@ -356,7 +369,7 @@ class WindowRecorder(PolicyWrapper):
         parts = next_observation if isinstance(next_observation, dict) else {"": next_observation}
         outcome = {field_name("next_observation", part): value for part, value in parts.items()}
         outcome |= {"action": action, "reward": self.inner.context_reward(reward)}
-        for name, values in outcome.items():
+        for name, values in outcome.items() if self.open else ():
             self.open[name][np.arange(len(values)), self.open["last"]] = values.cpu().numpy()
         self.episode.append(self.episode[-1].copy())
         self.episode[-1][self.envs] += (terminated | truncated).cpu().numpy()
@@ -364,6 +377,7 @@ class WindowRecorder(PolicyWrapper):
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order."""
+        self._open_rollouts()
         super().select(envs)
         rows = envs.cpu().numpy()
         self._close(np.setdiff1d(np.arange(len(self.envs)), rows))
@@ -376,6 +390,7 @@ class WindowRecorder(PolicyWrapper):
         `env`, int64 [B], is the environment, `episode` the number of an entry's episode. `decided`
         marks the decisions that were made in a window.
         """
+        self._open_rollouts()
         self._close(np.arange(len(self.envs)))
         padding = self.inner.context.padding | {"number": 0}
         longest = max(window["last"].max() for window in self.closed) + 1
@@ -395,6 +410,18 @@ class WindowRecorder(PolicyWrapper):
         order = np.argsort(env, kind="stable")
         order = order[arrays["decided"][order].any(1)]
         return {name: values[order] for name, values in arrays.items()}
+
+    def _window(self) -> tuple[Batch, np.ndarray]:
+        """Return the windows [N, T + 1] of the policy, and the last entry of each, int64 [N]."""
+        window = {name: value.cpu().numpy().copy() for name, value in self.inner.window().items()}
+        return window, window["valid"].shape[1] - 1 - window["valid"][:, ::-1].argmax(1)
+
+    def _open_rollouts(self) -> None:
+        """Read the windows of a model that carries a state: every decision was made in them."""
+        if self.inner.model.carries:
+            window, last = self._window()
+            own = {"number": window["step"], "last": last, "first": 0 * last, "env": self.envs}
+            self.open = window | own
 
     def _extends(self, window: Batch, last: np.ndarray) -> np.ndarray:
         """Return which open windows the windows of the present decision begin with, bool [N]."""

@@ -43,7 +43,8 @@ def hooked(
     `read`: names of points, in which * stands for any characters. `write`: by such a name, a
     function of a value and its Point that returns the replacement. A point is read after it is
     written. Reading changes no bit of the logits, unless scores, patterns, results or scales are
-    read, which attention and normalization otherwise do not compute.
+    read, which attention and normalization otherwise do not compute. Of a pass over several
+    segments the values of all tokens are read.
 
     Raises ConfigError for a name that is no point. The model is in evaluation mode.
     """
@@ -56,6 +57,9 @@ def hooked(
     values: Values = {}
     start: Start = 0
 
+    def begin(module, arguments) -> None:
+        values.clear()
+
     def enter(module, arguments, named) -> None:
         nonlocal start
         cache = arguments[1] if len(arguments) > 1 else named.get("cache")
@@ -66,12 +70,14 @@ def hooked(
             for function in functions:
                 value = function(value, Point(name, start))
             if is_read:
-                values[name] = value
+                before = [values[name]] if model.carries and name in values else []
+                values[name] = torch.cat([*before, value], 1) if before else value
             return value
 
         return hook
 
     with ExitStack() as hooks:
+        hooks.enter_context(model.tokenizer.register_forward_pre_hook(begin))
         hooks.enter_context(memory.register_forward_pre_hook(enter, with_kwargs=True))
         for name in names:
             functions = [f for pattern, f in write.items() if fnmatchcase(name, pattern)]

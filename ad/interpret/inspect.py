@@ -41,13 +41,14 @@ ALL = "all"  # analyses, or checkpoints
 SECONDS = {  # of each analysis of the quickstart's model on one core; others count as 10
     **{"attention": 1, "attribution": 4, "lens": 3, "ablation": 39, "patching": 25},
     **{"path_patching": 28, "attribution_patching": 20, "scrubbing": 10, "context_scan": 19},
-    **{"return_scan": 15, "behavior": 25, "probes": 34, "successes": 3, "static": 1},
+    **{"return_scan": 15, "behavior": 25, "probes": 44, "successes": 3, "static": 1},
     **{"weights": 2, "circuits": 2},
 }
-DEFAULT = (  # analyses that run if none is named: 95 seconds together
+DEFAULT = (  # analyses that run if none is named: 114 seconds together
     *("attention", "attribution", "lens", "ablation", "patching", "scrubbing"),
-    *("return_scan", "behavior", "successes", "static", "weights", "circuits"),
+    *("context_scan", "return_scan", "behavior", "successes", "static", "weights", "circuits"),
 )
+WITHOUT_ATTENTION = ("probes",)  # run then, too, where most of DEFAULT is not possible
 
 
 def analyze(
@@ -93,7 +94,7 @@ def inspect_run(
     """Run the analyses called `names` and print their tables.
 
     names: names of ANALYSES, or (ALL,). An analysis that the model cannot have is left out if
-        `names` is DEFAULT or (ALL,), else it is an error.
+        `names` is DEFAULT or (ALL,), else it is an error. DEFAULT may have WITHOUT_ATTENTION, too.
     choice: what they look at; each situation, asked returns and direction has its own folder.
     steps: train steps of the checkpoints to analyze instead of the chosen one, or ALL.
     fresh: run the analyses again whose arrays are written already.
@@ -116,6 +117,8 @@ def inspect_run(
     for component in choice.components:
         parse_components(component, subject.model.transformer)
     left_out = _left_out(subject)
+    if tuple(names) == DEFAULT and "attention" in left_out:
+        analyses |= load_analyses(WITHOUT_ATTENTION)
     for name in left_out.keys() & analyses.keys():
         sentence = f"the analysis {name} is not possible: {left_out[name]}"
         if is_chosen:

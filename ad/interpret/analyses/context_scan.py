@@ -7,8 +7,13 @@ of a source agent's learning history, which the context of a rollout begins with
 train tasks, else on held-out tasks. Variants without a prompt are also compared by action
 probabilities at the last decisions of the same contexts, where the intact model has a temperature
 of 1.
+
+What a memory keeps is told by `reach`: of each context a reward above 0 is drawn and set to 0, and
+the action probabilities are compared at the decisions after it, by how many decisions ago it was.
+The other rewards of the context are kept, so that they may tell the same, or all set to 0.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +24,7 @@ import torch
 
 from ad.data.episodes import ratio
 from ad.data.histories import HistoryStore
+from ad.evaluation.scores import UNKNOWN
 from ad.interpret.analyses.pairs import NUM_CONTEXTS
 from ad.interpret.analyses.varied import PROMPTS, Prompt, VariedPolicy, prompts_of, scaled_rewards
 from ad.interpret.analysis import (
@@ -28,23 +34,27 @@ from ad.interpret.analysis import (
     Subject,
     compared,
     estimate_text,
+    estimated,
     over_groups,
     rows_of,
 )
 from ad.interpret.changes import Queries, make_queries, shortened
-from ad.interpret.contexts import Environments
+from ad.interpret.contexts import Contexts, Environments
 from ad.interpret.labeled import Axes, LabeledArray, Results, with_interval
 from ad.interpret.relations import encodes_rewards
 from ad.methods.policy import Policy
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
+from envs.rng import derive_key
 
 REWARD_SCALES = (0.0, 0.5, 2.0)
 SHORTER = (8, 4, 2)  # the context length is divided by them
 TEMPERATURES = (0.25, 0.5, 2.0)  # times the temperature of the evaluation
 PERIOD = 10  # episodes of the first and the last period
 PERIODS = ("all episodes", f"first {PERIOD}", f"last {PERIOD}")
+NUM_REWARDS = 64  # that are drawn
+OTHERS = ("kept", "set to 0")  # rewards of a context beside the one that is drawn
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ TRAIN = Variant("intact, train tasks", "intact, train tasks", on_train_tasks=Tru
 class ContextScan(Analysis):
     """Returns and action probabilities by rewards, length, temperature and learner in context."""
 
+    reads_attention: ClassVar[bool] = False
     reads_outputs: ClassVar[bool] = True
     sources: ClassVar[Sequence[str]] = (ROLLOUT,)
     arrays: ClassVar[Axes] = {
@@ -75,6 +86,7 @@ class ContextScan(Analysis):
         "change": ("variant", "period"),
         "curves": ("variant", "episode"),
         "probabilities": ("variant", "measure"),
+        "reach": ("other rewards", "decisions ago", "measure"),
     }
 
     def run(self, subject):
@@ -103,6 +115,7 @@ class ContextScan(Analysis):
             ),
             "curves": LabeledArray(curves, over_episodes, f"mean return over {unit}s"),
             **_probabilities(subject, scanned),
+            **reach(subject.model, subject.contexts),
         }
 
     def table(self, results):
@@ -115,7 +128,23 @@ class ContextScan(Analysis):
         rows = rows_of(results, ("probabilities", ".3f"), ("returns", ".3f"))
         for row, *numbers in zip(rows, change, *bounds, strict=True):
             row.append(estimate_text(*numbers, "+.3f"))
-        return Table(header, rows)
+        return Table(header, rows + _reach_rows(results))
+
+
+def _reach_rows(results: Results) -> list[list[str]]:
+    """Return the rows of the table on the effect of a reward by its distance."""
+    if "reach" not in results:
+        return []
+    array, bounds = results["reach"], results["reach_interval"]
+    rows = []
+    for others, ago in itertools.product(*list(array.axes.values())[:2]):
+        label = {"other rewards": others, "decisions ago": ago}
+        numbers = zip(array.at(**label), *bounds.at(**label), strict=True)
+        cells = [estimate_text(*each, ".3f") for each in numbers]
+        distance = f"{ago} to {2 * ago - 1} decisions" if ago > 1 else "1 decision"
+        name = f"a reward {distance} ago, others {others}"
+        rows.append([name, *cells, *[UNKNOWN] * (len(PERIODS) + 1)])
+    return rows
 
 
 def variants(subject: Subject) -> list[Variant]:
@@ -123,13 +152,14 @@ def variants(subject: Subject) -> list[Variant]:
     length = subject.run.config.data.context_length
     divided = {max(length // divisor, 2) for divisor in SHORTER}
     shorter = sorted(count for count in divided if count < length)
+    whole = "a state has all that came before" if subject.model.carries else None
     is_greedy = subject.run.config.evaluation.action == "greedy"
     varied = partial(Variant, baseline=HELD_OUT.name)
     found = [HELD_OUT]
     for scale in REWARD_SCALES:
         problem = _scale_problem(subject, scale)
         found.append(varied(f"rewards x{scale:g}", reward_scale=scale, problem=problem))
-    found += [varied(f"context of {count}", context_length=count) for count in shorter]
+    found += [varied(f"context of {n}", context_length=n, problem=whole) for n in shorter]
     problem = "the evaluation's actions are greedy" if is_greedy else None
     for factor in TEMPERATURES:
         found.append(varied(f"temperature x{factor:g}", temperature=factor, problem=problem))
@@ -244,3 +274,39 @@ def log_probs(model: SequenceModel, queries: Queries, variant: Variant) -> torch
     with torch.inference_mode(), scaled_rewards(model, scales):
         logits = queries.at_last(model(queries.contexts.window)).double()
     return (logits / variant.temperature).log_softmax(-1)
+
+
+def reach(model: SequenceModel, contexts: Contexts) -> Results:
+    """Return what a reward changes at the decisions after it, by how many decisions ago it was.
+
+    Nothing if the tokens encode no rewards or no context has one above 0 before a decision.
+    """
+    seen = contexts.reward_seen[np.arange(len(contexts)), contexts.last]
+    if not (encodes_rewards(model) and seen.any()):
+        return {}
+    rng = np.random.default_rng(derive_key(0, "interpret", "reach"))
+    rows = rng.permutation(np.flatnonzero(seen))[:NUM_REWARDS]
+    contexts = contexts.select(np.tile(rows, NUM_REWARDS // len(rows)))
+    entry = np.arange(contexts.length + 1)
+    possible = (contexts.reward > 0) & (entry < contexts.last[:, None])
+    drawn = (rng.random(possible.shape) * possible).argmax(1)[:, None] == entry
+    step = contexts.window["step"].cpu().numpy()
+    ago = (step - step[drawn][:, None])[:, 1:]
+    bins, after = np.log2(ago.clip(1)).astype(int), (ago > 0) & contexts.decided[:, 1:]
+    firsts = 2 ** np.arange(bins[after].max() + 1)
+    places = np.broadcast_to(contexts.group[:, None], bins.shape)[after], bins[after]
+    count = np.zeros((len(contexts.groups), len(firsts), 1))
+    np.add.at(count, places, 1)
+    reward, mask = contexts.window["reward"], torch.from_numpy(drawn).to(model.head.weight.device)
+    by_group = []
+    for kept in (reward, reward * mask):
+        changed = kept.masked_fill(mask, 0)
+        with torch.inference_mode():
+            logits = [model(contexts.window | {"reward": values}) for values in (kept, changed)]
+        sums = np.zeros((*count.shape[:2], len(MEASURES)))
+        np.add.at(sums, places, compared(*logits).cpu().numpy()[after])
+        by_group.append(ratio(sums, count))
+    axes = {"other rewards": OTHERS, "decisions ago": firsts.tolist(), "measure": MEASURES}
+    about = "action probabilities with a reward and with 0 in its place, the label's number of "
+    about += "decisions ago, or up to twice as many"
+    return estimated("reach", np.stack(by_group, 1), axes, about, contexts.unit)

@@ -11,7 +11,7 @@ import torch
 from ad.data.episodes import ratio
 from ad.interpret.analysis import Analysis, compared, texts
 from ad.interpret.contexts import Contexts
-from ad.interpret.hooks import hooked
+from ad.interpret.hooks import Point, hooked
 from ad.interpret.labeled import Axes, LabeledArray
 from ad.models.memories.blocks import Block, Blocks
 from ad.models.sequence_model import SequenceModel
@@ -94,6 +94,10 @@ def stage_logits(model: SequenceModel, batch: Contexts) -> list[torch.Tensor]:
 
 def _logits_of(model: SequenceModel, batch: Contexts, residual: torch.Tensor) -> torch.Tensor:
     """Return the logits of a residual stream [B, L, C] in place of the last one."""
+
+    def replaced(value: torch.Tensor, point: Point) -> torch.Tensor:
+        return residual[:, point.start :][:, : value.shape[1]]  # of a segment
+
     last = f"blocks.{len(_blocks(model)) - 1}.hook_resid_post"
-    with hooked(model, write={last: lambda value, point: residual}):
+    with hooked(model, write={last: replaced}):
         return model(batch.window)

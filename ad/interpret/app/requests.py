@@ -51,7 +51,7 @@ class App:
     It computes with one thread, unless `threads` is set: a decision is too small for more, and
     threads that wait for each other are slow on a busy machine. `model` is a released one, in place
     of the checkpoints of `run`. Raises ConfigError for a world that cannot be stepped, and the
-    errors of `Subject.load`.
+    errors of `Subject.load`. A model that carries a state is refused.
     """
 
     def __init__(self, run: Run, model: SequenceModel | None = None):
@@ -64,7 +64,11 @@ class App:
         self.routes = {"start": self.start, "do": self.do, "undo": self.undo, "look": self.look}
         self.routes |= {"model": self.model, "scan": self.scan, "rollout": self.rollout}
         self.routes |= {"unfold": self.unfold, "save": self.save}
-        self.load(None)
+        if self.load(None).model.carries:
+            raise ConfigError(
+                "the app looks at windows, and a model that was trained with training.segments "
+                "above 1 decides by a state of what came before them"
+            )
 
     def answer(self, route: str, body: Body) -> dict:
         """Return the answer to a request. Raises ConfigError for one that cannot be answered."""
