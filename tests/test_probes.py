@@ -3,6 +3,7 @@
 import hand_made
 import numpy as np
 import pytest
+import torch
 from windows import labeled
 
 from ad.interpret.analyses.probes import (
@@ -12,6 +13,7 @@ from ad.interpret.analyses.probes import (
     activations,
     baseline_features,
     control_labels,
+    past_rewards,
     probe_scores,
 )
 
@@ -85,3 +87,17 @@ def test_the_baseline_tells_what_follows_from_observation_episode_and_time():
     assert probe_scores(told, told, [by_cell] * 2, 0, "linear")[0] > 0.95
     assert probe_scores(told, told, [by_chance] * 2, 0, "linear")[0] < 0.75
     assert baseline_features(own, np.arange(2000)).shape == (500, 2)
+
+
+def test_the_labels_of_past_rewards_are_those_counted_entry_by_entry(spec, random_window):
+    window = random_window(1, 9, 0)
+    window["time"][0, 1:] = torch.tensor([2, 0, 1, 2, 0, 0, 1, 0, 1])  # episodes of 3, 1 and 2
+    window["reward"][0, 1:] = torch.tensor([0.0, 1, 0, 1, 0, 0, 0, 1, 0])
+    since, returned = (labels[0, 1:] for labels in past_rewards(labeled(window, spec)).values())
+    no = np.nan
+    np.testing.assert_allclose(2**since, [no, no, 1, 2, 1, 2, 3, 4, 1])
+    np.testing.assert_array_equal(returned, [no, no, no, no, 2, 0, 0, 0, 0])
+    window["step"][0, 4:] += 5  # what lies between two entries was not kept
+    since, returned = (labels[0, 1:] for labels in past_rewards(labeled(window, spec)).values())
+    np.testing.assert_allclose(2 ** since[:4], [no, no, 1, 7])
+    np.testing.assert_array_equal(returned, [no, no, no, no, no, 0, 0, 0, 0])

@@ -198,17 +198,48 @@ def task_labels(subject: Subject, contexts: Contexts) -> dict[str, np.ndarray]:
 def decision_labels(subject: Subject, contexts: Contexts) -> dict[str, np.ndarray]:
     """Return labels of decisions, [B, T + 1] by name: episode, asked return, time, situations.
 
-    The episode is one of a context that spans episodes, the time one of a context that does not.
+    The episode, the last return and the decisions since a reward are of a context that spans
+    episodes, the time is of a context that does not.
     """
-    labels = {"episode": contexts.episode + 1.0}
     if subject.method.within_episodes:
         labels = {"time": contexts.time.astype(np.float64)}
+    else:
+        labels = {"episode": contexts.episode + 1.0} | past_rewards(contexts)
     if contexts.asked is not None:
         shape = contexts.valid.shape
         labels["asked return"] = np.broadcast_to(contexts.asked[:, None], shape)
     world = subject.run.world
     found = {name: in_situation(world, contexts, name) for name in situation_names(world)}
     return labels | {name: mask.astype(np.int64) for name, mask in found.items()}
+
+
+def past_rewards(contexts: Contexts) -> dict[str, np.ndarray]:
+    """Return two labels [B, T + 1] of what is in the window before each decision, NaN if nothing.
+
+    They are the logarithm to base 2 of the decisions since the last reward above 0, and the return
+    of the episode before the present one, if the window has the whole of it.
+    """
+    step, entry = contexts.window["step"].cpu().numpy(), np.arange(contexts.length + 1)
+    reward, valid = contexts.reward, contexts.valid
+
+    def newest(mask: np.ndarray) -> np.ndarray:
+        """Return the last entry up to each that is in `mask`, -1 for none."""
+        return np.maximum.accumulate(np.where(mask, entry, -1), axis=1)
+
+    def at(values: np.ndarray, entries: np.ndarray) -> np.ndarray:
+        return np.where(entries < 0, np.nan, np.take_along_axis(values, entries.clip(0), 1))
+
+    rewarded = np.pad(newest(reward > 0)[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    begins = newest(valid & (contexts.time == 0) & (entry > 0))
+    before = np.where(begins < 1, -1, np.take_along_axis(begins, (begins - 1).clip(0), 1))
+    earned = np.cumsum(reward, axis=1) - reward
+    last_return = at(earned, begins) - at(earned, before)
+    last_return[at(step, begins) - at(step, before) != begins - before] = np.nan  # a gap
+    since = step - at(step, rewarded)
+    return {
+        "decisions since a reward (log2)": np.log2(np.where(since > 0, since, np.nan)),
+        "last return": last_return,
+    }
 
 
 def is_probed(labels: np.ndarray, held_out: np.ndarray) -> bool:
