@@ -140,7 +140,7 @@ class Callbacks:
 def _warn_of_busy_cores() -> None:
     """Warn where the threads of a train step would wait for those of other processes."""
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    if load > 1.5 * cores:
+    if load > 1.5 * cores and torch.get_num_threads() > 1:
         warn(
             f"{load:.0f} processes want the {cores} cores of this machine, on which threads wait "
             "for each other: --threads 1 may be many times faster"
