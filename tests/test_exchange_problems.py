@@ -49,7 +49,7 @@ def test_an_interrupted_export_leaves_nothing(run, root, name, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ad.exchange.export._LoadedHistories.__iter__", fail)
+    monkeypatch.setattr("ad.exchange.formats.Export.histories", fail)
     with pytest.raises(KeyboardInterrupt):
         export_histories(run, name, PLACES[name])
     assert not [path for path in root.rglob("*") if path.is_file()]

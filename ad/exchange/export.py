@@ -1,16 +1,13 @@
 """Export: write the learning histories of an experiment in another format."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from ad.data.histories import HistoryStore
 from ad.data.manifest import STOPPED, read_manifest
-from ad.data.store import History, load_history
 from ad.errors import ConfigError, CorruptError
 from ad.exchange.formats import Description, Export, Format, new_format
 from ad.runtime.console import info
@@ -40,9 +37,8 @@ def export_histories(run: Run, format: str, place: str = "", fresh: bool = False
         _require_same(chosen, place, description)
         return info(f"export: already done, {place}")
     total = len(folders) * description.num_actors * description.steps
-    loaded = _LoadedHistories(run.split.train_tasks, folders)
     with tqdm(total=total, desc="export", unit=" steps", unit_scale=True, disable=None) as bar:
-        chosen.write(place, Export(description, loaded, run.world, bar))
+        chosen.write(place, Export(description, run.split.train_tasks, folders, run.world, bar))
     info(f"export: {len(folders)} histories in {place}, without {chosen.lost}")
 
 
@@ -71,17 +67,6 @@ def describe(run: Run, folders: list[Path]) -> Description:
         steps=source.env_steps // source.num_envs,
         fingerprint=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
     )
-
-
-class _LoadedHistories:
-    """The histories in `folders` with their tasks, each read and verified when its turn comes."""
-
-    def __init__(self, tasks: np.ndarray, folders: list[Path]):
-        self.tasks, self.folders = tasks, folders
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, History]]:
-        for task, folder in zip(self.tasks, self.folders, strict=True):
-            yield task, load_history(folder)
 
 
 def _manifest(folder: Path) -> dict:

@@ -6,7 +6,8 @@ verbs export_histories and import_histories then take its name.
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +16,7 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
-from ad.data.store import History
+from ad.data.store import History, load_history
 from ad.errors import ConfigError, CorruptError
 from ad.registry import EXPORTS
 from envs.extras import missing
@@ -86,21 +87,27 @@ class Contents:
 
 @dataclass(frozen=True)
 class Export:
-    """The histories to write, (task, history) each, with their description and their world.
+    """The histories to write, one of each of `tasks` in `folders`, and their description and world.
 
-    `histories` may be iterated again, and holds one history in memory at a time. The progress bar
-    `bar` counts transitions.
+    The progress bar `bar` counts transitions.
     """
 
     description: Description
-    histories: Iterable[tuple[np.ndarray, History]]
+    tasks: np.ndarray
+    folders: list[Path]
     world: TaskOracle
     bar: tqdm
 
+    def histories(self) -> Iterator[tuple[np.ndarray, History]]:
+        """Yield each task with its history, read and verified when its turn comes."""
+        for task, folder in zip(self.tasks, self.folders, strict=True):
+            yield task, load_history(folder)
+
 
 class Reader:
-    """The open data set of an import, with its `contents`."""
+    """The open data set of an import at `place`, with its `contents`."""
 
+    place: str
     contents: Contents
 
     @abstractmethod
@@ -111,6 +118,15 @@ class Reader:
         and `truncated` there may be `done`, of a format that does not distinguish them.
         """
         raise NotImplementedError
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Turn what the package of the format raises for damaged files into a CorruptError."""
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
+            text = " ".join(str(error).split())
+            raise CorruptError(f"the data set {self.place} cannot be read: {text}") from error
 
 
 class Format:
@@ -135,10 +151,9 @@ class Format:
         """
         return None
 
-    @abstractmethod
     def exists(self, place: str) -> bool:
         """Return whether there is something at `place`. Raises ConfigError for a bad place."""
-        raise NotImplementedError
+        return Path(place).exists()
 
     @abstractmethod
     def write(self, place: str, export: Export) -> None:

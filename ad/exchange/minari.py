@@ -109,7 +109,7 @@ def _bytes_needed(export: Export) -> int:
     An array of an episode has an index of its own in HDF5, however short the episode is.
     """
     episodes = transitions = 0
-    for _, history in export.histories:
+    for _, history in export.histories():
         done = history.arrays["terminated"] | history.arrays["truncated"]
         episodes += int(done.sum()) + len(done)
         transitions += done.size
@@ -139,7 +139,7 @@ def _buffers(export: Export, places: list[Place]) -> Iterator:
     from minari.data_collector import EpisodeBuffer
 
     names, space = list(observation_parts(export.world)), export.world.single_observation_space
-    for number, (task, history) in enumerate(export.histories):
+    for number, (task, history) in enumerate(export.histories()):
         arrays = history.arrays
         for actor in range(arrays["action"].shape[0]):
             own = {name: np.asarray(arrays[name][actor]) for name in arrays}

@@ -1,12 +1,11 @@
 """The reader of local data sets of Minari."""
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from ad.data.spec import field_name
-from ad.errors import ConfigError, CorruptError
+from ad.errors import ConfigError
 from ad.exchange.formats import KEY, Contents, Reader, parse_description
 from envs.spaces import check_action_space, parts_of_space, split_observation
 
@@ -25,7 +24,7 @@ class MinariReader(Reader):
         if not (folder / "data").exists():
             raise ConfigError(f"Minari has no local data set {place} in {folder}")
         self.place = place
-        with self._reading():
+        with self.reading():
             dataset = minari.load_dataset(place)
             self.storage, metadata = dataset.storage, dataset.storage.metadata
             self.space, action_space = dataset.observation_space, dataset.action_space
@@ -76,7 +75,7 @@ class MinariReader(Reader):
         is_own = (self.history == task) & (self.actor == actor)
         episodes = np.flatnonzero(is_own & (self.start < stop) & (self.stop > start))
         pieces = []
-        with self._reading():
+        with self.reading():
             read = self.storage.get_episodes(episodes.tolist())
             for number, episode in zip(episodes, read, strict=True):
                 own = self._transitions(episode)
@@ -101,15 +100,6 @@ class MinariReader(Reader):
             "terminated": terminated,
             "truncated": truncated,
         }
-
-    @contextmanager
-    def _reading(self):
-        """Turn what Minari and h5py raise for a damaged data set into a CorruptError."""
-        try:
-            yield
-        except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
-            text = " ".join(str(error).split())
-            raise CorruptError(f"the data set {self.place} cannot be read: {text}") from error
 
 
 def dataset_folder(place: str) -> Path:

@@ -10,8 +10,7 @@ Arrays of an observation are lists, in the order of their flattened entries.
 import json
 import math
 import os
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,9 +62,6 @@ class Parquet(Format):
     def default_place(self, dataset: Path) -> str:
         return f"{dataset}-parquet"
 
-    def exists(self, place: str) -> bool:
-        return Path(place).exists()
-
     def write(self, place: str, export: Export) -> None:
         folder = Path(os.path.abspath(place))
         if folder.exists() and not any(folder.glob("data/train-*.parquet")):
@@ -98,7 +94,7 @@ class ParquetReader(Reader):
         if not self.files:
             raise ConfigError(f"{folder} has no file data/*.parquet")
         self.open = lambda path: parquet.ParquetFile(path, page_checksum_verification=True)
-        with self._reading():
+        with self.reading():
             metadata = self.open(self.files[0]).schema_arrow.metadata or {}
         if KEY.encode() not in metadata:
             raise ConfigError(f"{folder} cannot be imported: export_histories did not write it")
@@ -118,7 +114,7 @@ class ParquetReader(Reader):
 
     def read(self, task: int, num_actors: int, start: int, stop: int) -> dict[str, np.ndarray]:
         read: dict[str, list[np.ndarray]] = {name: [] for name in self.shapes}
-        with self._reading():
+        with self.reading():
             file = self.open(self.files[task])
             rows = file.metadata.row_group(0).num_rows
             per_actor = math.ceil(self.contents.steps / rows)
@@ -133,15 +129,6 @@ class ParquetReader(Reader):
                 for name, shape in self.shapes.items():
                     read[name].append(_values(table[name]).reshape(-1, *shape)[own])
             return {name: np.stack(values) for name, values in read.items()}
-
-    @contextmanager
-    def _reading(self) -> Generator[None]:
-        """Turn what pyarrow raises for a damaged file into a CorruptError."""
-        try:
-            yield
-        except (OSError, ValueError, KeyError) as error:
-            text = " ".join(str(error).split())
-            raise CorruptError(f"{self.place} cannot be read: {text}") from error
 
 
 def _values(column) -> np.ndarray:
@@ -170,7 +157,7 @@ def _write(folder: Path, name: str, export: Export) -> None:
         (folder / own).mkdir(parents=True)
     options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
     count = len(description.tasks)
-    for number, (task, history) in enumerate(export.histories):
+    for number, (task, history) in enumerate(export.histories()):
         path = folder / f"data/train-{number:05d}-of-{count:05d}.parquet"
         with parquet.ParquetWriter(path, schema, **options) as file:
             for rows in _rows(number, history, export):

@@ -7,7 +7,6 @@ the optimal action is known, `expert_actions` uint8. They are compressed by gzip
 number of colors plus the color of each cell in view; after a done comes the state of a reset.
 """
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from ad.data.derived import knows_optimal_actions
 from ad.data.store import History
-from ad.errors import ConfigError, CorruptError
+from ad.errors import ConfigError
 from ad.exchange.formats import (
     KEY,
     Contents,
@@ -60,16 +59,13 @@ class XLand(Format):
             return f"holds at most 256 actions, not {world.single_action_space.n}"
         return None
 
-    def exists(self, place: str) -> bool:
-        return Path(place).exists()
-
     def write(self, place: str, export: Export) -> None:
         tasks = export.world.all_tasks().tolist()
         index_of = {tuple(task): index for index, task in enumerate(tasks)}
         env_id, source = export.description.env["id"], export.description.source
         with locked(Path(place)), new_file(Path(place)) as (file, check):
             file.attrs[KEY] = export.description.dump()
-            for number, (task, history) in enumerate(export.histories):
+            for number, (task, history) in enumerate(export.histories()):
                 group = file.create_group(str(number))
                 group.attrs["env-id"] = env_id
                 group.attrs["benchmark-id"] = f"{env_id}-{source['algorithm']}"
@@ -90,13 +86,13 @@ class XLandReader(Reader):
         if not Path(place).is_file():
             raise ConfigError(f"there is no file {place}")
         self.place = place
-        with self._reading():
+        with self.reading():
             self.file = h5py.File(place, "r", rdcc_nbytes=CACHE)
             self.contents = self._contents()
 
     def read(self, task: int, num_actors: int, start: int, stop: int) -> dict[str, np.ndarray]:
         group, steps = self.file[str(task)], slice(start, stop)
-        with self._reading():
+        with self.reading():
             # One state more: it is what the last transition leads to, unless that is done.
             states = group["states"][:num_actors, start : stop + 1]
             action, reward, done = (
@@ -159,14 +155,6 @@ class XLandReader(Reader):
                 longest = max(longest, int(time_in_episode(dones[None], np.zeros(1)).max()) + 1)
         return longest
 
-    @contextmanager
-    def _reading(self):
-        """Turn what h5py raises for a damaged file into a CorruptError."""
-        try:
-            yield
-        except (OSError, RuntimeError, KeyError) as error:
-            raise CorruptError(f"{self.place} cannot be read: {_words(error)}") from error
-
 
 LAYOUT = "the layout of XLand-MiniGrid's data sets is expected"
 
@@ -223,7 +211,3 @@ def _half(rewards: np.ndarray) -> np.ndarray:
         wrong = rewards[~np.isfinite(half)][0]
         raise ConfigError(f"the format xland holds rewards as float16, which has no {wrong:g}")
     return half
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())
