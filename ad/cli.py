@@ -94,7 +94,13 @@ class Verb:
     def __call__(self, argv: Sequence[str]) -> None:
         """Run the verb with the words after its name, or print its help."""
         if (topic := help_topic(argv)) is not None:
-            return _print_help(self, topic, argv)
+            from ad.config.help import verb_help
+
+            named = {name.removeprefix("--"): word for name, word in itertools.pairwise(argv)}
+            has_settings = self.takes is not None
+            return _print(
+                verb_help(self.name, self.about, self.options, has_settings, topic, named)
+            )
         words, problems = read_words(argv, self.bare)
         given = dict(words)
         values = take_options(self.options, words, problems)
@@ -557,27 +563,15 @@ def _dispatch(argv: Sequence[str]) -> None:
     name, *rest = argv or ["--help"]
     name = name if name.startswith("-") else name.replace("-", "_")
     if name in ("-h", "--help"):
-        return _print(_list_of_verbs())
+        lines = [f"  {verb.name:<16} {verb.about.splitlines()[0]}" for verb in TABLE]
+        head = "usage: ad <verb> [options]; `ad <verb> --help` lists the options of a verb\n"
+        return _print("\n".join([head, *lines]))
     if name not in VERBS:
         from envs.registry import did_you_mean  # imports gymnasium
 
         hint = did_you_mean(name, VERBS) or f" (verbs: {', '.join(VERBS)})"
         raise ConfigError(f"{name!r} is not a verb{hint}")
     VERBS[name](rest)
-
-
-def _list_of_verbs() -> str:
-    lines = [f"  {verb.name:<16} {verb.about.splitlines()[0]}" for verb in TABLE]
-    head = "usage: ad <verb> [options]; `ad <verb> --help` lists the options of a verb\n"
-    return "\n".join([head, *lines])
-
-
-def _print_help(verb: Verb, topic: str, argv: Sequence[str]) -> None:
-    """Print the options of `verb`, or the settings of the experiment that belong to `topic`."""
-    from ad.config.help import verb_help
-
-    named = {name.removeprefix("--"): word for name, word in itertools.pairwise(argv)}
-    _print(verb_help(verb.name, verb.about, verb.options, verb.takes is not None, topic, named))
 
 
 def _print(text: str) -> None:

@@ -65,7 +65,8 @@ def new(kind: str, name: str, folder: Path | None) -> None:
         hint = did_you_mean(kind, KINDS) or f" (kinds: {', '.join(KINDS)})"
         raise ConfigError(f"--kind: {kind!r} is no kind of component{hint}")
     own = KINDS[kind]
-    is_checkout = folder is None and _is_checkout()
+    in_checkout = (Path(file).is_file() for file in ("ad/registry.py", "envs/__init__.py"))
+    is_checkout = folder is None and all(in_checkout)
     files = _in_checkout(kind, name) if is_checkout else _in_folder(kind, name, folder or Path())
     for path, text in files.items():
         write_text(path, text)
@@ -169,11 +170,6 @@ def _with_line(own: Kind, key: str, place: str) -> str:
     smaller = [entry.end() for entry in entries if entry[1] < key]
     at = table.start() + (smaller[-1] if smaller else entries[0].start())
     return f'{text[:at]}        "{key}": "{place}",\n{text[at:]}'
-
-
-def _is_checkout() -> bool:
-    """Return whether the working directory is the root of a checkout of the project."""
-    return all(Path(file).is_file() for file in ("ad/registry.py", "envs/__init__.py"))
 
 
 def _checked(name: str) -> str:

@@ -14,7 +14,7 @@ from exchanged import FORMATS, PLACES, collected_run, imported, words, work_in, 
 
 from ad.cli import VERBS, exit_code
 from ad.errors import ConfigError
-from ad.exchange import export, formats
+from ad.exchange import formats
 from ad.exchange.export import export_histories
 from ad.exchange.minari import Minari
 from ad.exchange.minari_reader import MinariReader
@@ -151,8 +151,8 @@ def test_leftovers_of_a_killed_export_are_removed(run, root):
 
 
 def test_a_reward_beyond_float16_is_refused_by_xland(run, monkeypatch, capsys):
-    read = export.load_history
-    monkeypatch.setattr(export, "load_history", lambda folder: _Rich(read(folder)))
+    read = formats.load_history
+    monkeypatch.setattr(formats, "load_history", lambda folder: _Rich(read(folder)))
     assert exit_code(VERBS["export_histories"], words(run, "xland", "noisy.hdf5")) == 2
     assert "rewards as float16, which has no 100000" in capsys.readouterr().err
     assert not Path("noisy.hdf5").exists()

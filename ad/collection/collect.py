@@ -53,7 +53,10 @@ def collect_tasks(
     limit_threads(histories.config)
     with locked(histories.path, wait):
         if fresh:
-            _discard(histories, tasks)
+            for task in tasks:
+                remove(histories.folder(task))
+            for partial, _ in resumable_folders(histories, tasks):  # of interrupted collections
+                remove(partial)
         missing = histories.missing(tasks)
         for job in resumable_jobs(histories, missing):
             job.collect()
@@ -92,11 +95,3 @@ def _split_tasks(histories: HistoryStore, tasks: np.ndarray) -> list[np.ndarray]
         return []
     most = max(max_open_maps() // len(histories.fields), 1)
     return np.array_split(tasks, range(most, len(tasks), most))
-
-
-def _discard(histories: HistoryStore, tasks: np.ndarray) -> None:
-    """Remove the histories of `tasks` and the partial folders of interrupted collections."""
-    for task in tasks:
-        remove(histories.folder(task))
-    for partial, _ in resumable_folders(histories, tasks):
-        remove(partial)

@@ -18,7 +18,6 @@ from ad.config.schema import Experiment
 from ad.config.world import history_changes, make_envs
 from ad.data.histories import HistoryStore, versions
 from ad.data.manifest import STOPPED
-from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter, describe_stopped, history_bytes
 from ad.errors import ConfigError, CorruptError
 from ad.registry import SOURCES
@@ -49,24 +48,18 @@ class CollectionJob:
         self.source = new_source(config, tasks)
         state = self.source.state()
         self.can_be_saved = state is not None
-        if not resume:
-            self._require_disk_space(flatten(state or {}))
-        folders = [histories.folder(task) for task in tasks]
         num_envs = config.source.num_envs
+        if not resume:  # the histories and two snapshots, old and new
+            needed = 2 * sum(array.nbytes for array in flatten(state or {}).values())
+            needed += len(tasks) * history_bytes(histories.fields, num_envs, self.steps)
+            require_disk_space(histories.path, needed, f"collecting {len(tasks)} histories")
+        folders = [histories.folder(task) for task in tasks]
         self.writer = HistoryWriter(folders, histories.fields, num_envs, self.steps, resume)
         if resume:
             state = load_state(self.writer.partial)
             self.source.restore(state["source"])
             self.writer.restore(state["histories"])
         self.last_save = time.monotonic()
-
-    def _require_disk_space(self, state: dict[str, np.ndarray]) -> None:
-        """Raise MachineError unless the histories and two snapshots, old and new, fit the disk."""
-        snapshots = 2 * sum(array.nbytes for array in state.values())
-        num_envs = self.config.source.num_envs
-        each = history_bytes(self.histories.fields, num_envs, self.steps)
-        what = f"collecting {len(self.tasks)} histories"
-        require_disk_space(self.histories.path, len(self.tasks) * each + snapshots, what)
 
     def collect(self) -> None:
         """Run the agents to the end and publish their histories; save a snapshot on a signal."""
@@ -92,8 +85,11 @@ class CollectionJob:
         with self._bar() as bar:
             for chunk in self.source.run(self.steps):
                 self.writer.append(chunk)
-                bar.set_postfix_str(f"mean return {_mean_return(chunk):.2f}", refresh=False)
-                bar.update(chunk.arrays["action"].size)
+                arrays = chunk.arrays
+                ended = max((arrays["terminated"] | arrays["truncated"]).sum(), 1)
+                mean_return = arrays["reward"].sum() / ended
+                bar.set_postfix_str(f"mean return {mean_return:.2f}", refresh=False)
+                bar.update(arrays["action"].size)
                 due = time.monotonic() - self.last_save >= self.config.source.state_every
                 if due or stop_requested() or self.writer.written == self.steps:
                     self.save()
@@ -207,9 +203,3 @@ def limit_threads(config: Experiment) -> None:
     """Limit numba's threads to the configured number."""
     if config.threads:
         numba.set_num_threads(min(config.threads, MAX_THREADS))
-
-
-def _mean_return(chunk: TransitionChunk) -> float:
-    arrays = chunk.arrays
-    ended = (arrays["terminated"] | arrays["truncated"]).sum()
-    return arrays["reward"].sum() / max(ended, 1)

@@ -90,7 +90,9 @@ def is_section(kind: Any) -> TypeGuard[type[Dataclass]]:
 def value_problem(value: Any, kind: Any, limits: Mapping[str, Any]) -> str:
     """Return why `value` is not of the type `kind` or breaks one of `limits`, '' if it is fine."""
     if not _has_type(value, kind):
-        return f"must be {_type_name(kind)}, not {as_yaml(value)}{_quote_hint(value, kind)}"
+        is_bare_word = kind is str and not isinstance(value, dict | list)  # such as 7 or true
+        hint = " (in quotes it is text)" if is_bare_word else ""
+        return f"must be {_type_name(kind)}, not {as_yaml(value)}{hint}"
     if type(value) is int and abs(value) > MAX_INT:
         return f"is too large a number: {as_yaml(value)}"
     for name, (holds, words) in LIMITS.items():
@@ -153,12 +155,6 @@ def _type_name(kind: Any) -> str:
     if typing.get_origin(kind) is list:
         return f"{TYPE_NAMES[list]} whose entries are each {_type_name(typing.get_args(kind)[0])}"
     return TYPE_NAMES.get(kind) or f"declared with another type than {kind}"
-
-
-def _quote_hint(value: Any, kind: Any) -> str:
-    """Return a hint for a value such as 7 or true where text is expected, else ''."""
-    bare_word = kind is str and not isinstance(value, dict | list)
-    return " (in quotes it is text)" if bare_word else ""
 
 
 def as_yaml(value: Any, max_length: int = 60) -> str:

@@ -198,7 +198,9 @@ def _type_at(path: str) -> Any:
 
 def _build(data: Any, problems: list[Problem]) -> Experiment:
     """Return the experiment of the valid settings in `data`; append all others to `problems`."""
-    _set_episode_length(data)
+    env = data.get("env") if isinstance(data, dict) else None
+    if isinstance(env, dict) and isinstance(env.get("id"), str):  # of a preset or not
+        env.setdefault("episode_length", resolve_length(env["id"]))
     refused = {problem.path for problem in problems}
     problems += [found for found in validate(Experiment, data) if found.path not in refused]
     if not isinstance(data, dict):
@@ -213,13 +215,6 @@ def _build(data: Any, problems: list[Problem]) -> Experiment:
         bad = {problem.path for problem in problems}
         problems += COMPONENT_CONSTRAINTS.violations(config, bad)
     return config
-
-
-def _set_episode_length(data: Any) -> None:
-    """Set `env.episode_length` in `data` to that of `env.id`, a preset or not, unless it is set."""
-    env = data.get("env") if isinstance(data, dict) else None
-    if isinstance(env, dict) and isinstance(env.get("id"), str):
-        env.setdefault("episode_length", resolve_length(env["id"]))
 
 
 def _without(data: dict, bad: set[str], path: str = "") -> dict:

@@ -36,7 +36,10 @@ def drop_replaced(file: YamlFile, overrides: Mapping[str, Any]) -> Iterator[str]
         if new == old:
             continue
         for path in (*paths, "env.episode_length") if str(new) in PRESETS else paths:
-            if (value := _pop(file.data, path)) not in (None, {}, []):
+            section, _, name = path.rpartition(".")
+            inside = _get(file.data, section)
+            value = inside.pop(name, None) if isinstance(inside, dict) else None
+            if value not in (None, {}, []):
                 place = f" (line {line})" if (line := file.lines.get(path)) else ""
                 names = ", ".join(value) if isinstance(value, dict) else as_yaml(value)
                 yield f"{path}{place} is for {setting} {old}, not {new}: {names} dropped"
@@ -47,10 +50,3 @@ def _get(data: Any, path: str) -> Any:
     for name in path.split("."):
         data = data.get(name) if isinstance(data, dict) else None
     return data
-
-
-def _pop(data: Any, path: str) -> Any:
-    """Remove the value at the dotted `path` of nested dicts and return it, None without one."""
-    section, _, name = path.rpartition(".")
-    inside = _get(data, section)
-    return inside.pop(name, None) if isinstance(inside, dict) else None

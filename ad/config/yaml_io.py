@@ -60,7 +60,10 @@ class YamlFile:
         except RecursionError:
             return self._refuse("", "is nested too deeply")
         except yaml.YAMLError as error:
-            return self._refuse("", f"is not YAML: {_sentence(error)}")
+            mark = getattr(error, "problem_mark", None)
+            words = getattr(error, "problem", None) or str(error).splitlines()[0]
+            place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+            return self._refuse("", f"is not YAML: {words}{place}")
 
     def _convert(self, node: yaml.Node, path: str) -> Any:
         """Return the plain data of a node and note the line of each path in it."""
@@ -105,10 +108,3 @@ class YamlFile:
 def dump_yaml(data: Any) -> str:
     """Return plain data as YAML text; keys keep their order."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-
-
-def _sentence(error: yaml.YAMLError) -> str:
-    """Return what a YAML error says in one line, with its place in the text."""
-    mark = getattr(error, "problem_mark", None)
-    words = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"{words} (line {mark.line + 1}, column {mark.column + 1})" if mark else words

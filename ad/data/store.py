@@ -81,7 +81,9 @@ class HistoryWriter:
         self.folders, self.fields, self.shape, self.written = folders, fields, (num_envs, steps), 0
         self.statistics: list[dict[str, np.ndarray]] = []  # an entry for each chunk
         self.digests: list[np.ndarray] = []  # for each chunk the SHA-256 by task, uint8 [K, 32]
-        self.partial = partial_folder(folders)
+        names = "\n".join(folder.name for folder in folders)
+        digest = hashlib.sha256(names.encode()).hexdigest()[:12]
+        self.partial = folders[0].parent / f"{PARTIAL}{digest}"
         self.temporary = [self.partial / folder.name for folder in folders]
         try:
             self.maps = self._reopen() if resume else self._create()
@@ -211,12 +213,6 @@ class HistoryWriter:
 def history_bytes(fields: Fields, num_envs: int, steps: int) -> int:
     """Return about how many bytes a history of `steps` transitions an actor takes on the disk."""
     return num_envs * steps * sum(field.nbytes for field in fields.values()) + SMALL_FILES
-
-
-def partial_folder(folders: list[Path]) -> Path:
-    """Return the folder in which the histories `folders` of one dataset are written."""
-    names = "\n".join(folder.name for folder in folders)
-    return folders[0].parent / f"{PARTIAL}{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
 def load_history(

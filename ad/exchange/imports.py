@@ -101,13 +101,11 @@ def _recorded_world(contents: Contents) -> tuple[dict, dict]:
 
 def _encoders(parts: dict[str, Part]) -> dict:
     """Return the settings of the model that name encoders, {} if the default fits all `parts`."""
-    chosen = {name: _encoder(part) for name, part in parts.items()}
+    tried = (ModelConfig().encoder, *ENCODERS_OF_ARRAYS)
+    chosen = {
+        name: next(encoder for encoder in tried if ENCODERS.load(encoder).supports(part))
+        for name, part in parts.items()
+    }
     if set(chosen.values()) == {ModelConfig().encoder}:
         return {}
     return {"encoder": chosen[""]} if "" in chosen else {"encoders": chosen}
-
-
-def _encoder(part: Part) -> str:
-    """Return the name of an encoder of `part`."""
-    tried = (ModelConfig().encoder, *ENCODERS_OF_ARRAYS)
-    return next(name for name in tried if ENCODERS.load(name).supports(part))

@@ -149,9 +149,10 @@ def _write(folder: Path, name: str, export: Export) -> None:
     description, summaries = export.description, []
     fields = transition_fields(export.world)
     shapes = {own: list(field.shape) for own, field in fields.items() if own != "time"}
-    columns_of = [
-        (own, _arrow(fields[own]) if own in fields else pa.int64()) for own in (*PLACE, *fields)
-    ]
+    columns_of = [(own, pa.int64()) for own in PLACE]
+    for own, field in fields.items():
+        kind = pa.from_numpy_dtype(field.dtype)
+        columns_of.append((own, pa.list_(kind, math.prod(field.shape)) if field.shape else kind))
     schema = pa.schema(columns_of, {KEY: description.dump(), "shapes": json.dumps(shapes)})
     for own in ("data", "episodes"):
         (folder / own).mkdir(parents=True)
@@ -202,14 +203,6 @@ def _episodes(number: int, task: np.ndarray, history: History) -> dict[str, np.n
         "return": whole.returns,
         "terminated": np.asarray(terminated)[whole.actor, whole.stop - 1],
     }
-
-
-def _arrow(field):
-    """Return the Arrow type of a field of a transition."""
-    import pyarrow as pa
-
-    kind = pa.from_numpy_dtype(field.dtype)
-    return pa.list_(kind, math.prod(field.shape)) if field.shape else kind
 
 
 def _arrow_array(values: np.ndarray, kind):

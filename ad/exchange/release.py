@@ -66,7 +66,10 @@ def release(run: Run, folder: Path | None = None) -> Path:
     remove(folder / CLAIM)
     if results := read_results(run):
         write_text(folder / EVAL_RESULTS, eval_results(run, results))
-        write_json(folder / CLAIM, _claim(run, results))
+        newest = checkpoints.newest(run.folder / "checkpoints")
+        assert newest is not None  # the run has been evaluated
+        fingerprint = checkpoints.load(newest)["fingerprint"]
+        write_json(folder / CLAIM, claim_of(run, results) | {"fingerprint": fingerprint})
     write_sums(folder, EVALUATED if results else FILES)
     info(f"release: {folder}")
     return folder
@@ -137,14 +140,6 @@ def _packed(members: dict[str, bytes]) -> bytes:
             member.size = len(content)
             file.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
-
-
-def _claim(run: Run, results: dict) -> dict:
-    """Return the scores of a run and what a verifier needs to compare its own with them."""
-    newest = checkpoints.newest(run.folder / "checkpoints")
-    assert newest is not None  # the run has been evaluated
-    content = checkpoints.load(newest)
-    return claim_of(run, results) | {"fingerprint": content["fingerprint"]}
 
 
 def claim_of(run: Run, results: dict) -> dict:

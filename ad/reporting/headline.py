@@ -11,7 +11,8 @@ def headline(results: dict, within_episodes: bool) -> str:
     from one episode to the next.
     """
     summary, references = results["splits"]["held_out"], results["references"]
-    text = f"{_progress(results, within_episodes)}{_optimal(summary)}."
+    text, best = _progress(results, within_episodes), summary["optimal_return"]
+    text += "." if best is None else f"; the optimal return is {best:.2f}."
     if random := references.get("random"):
         reached = number(random["held_out"]["return_last10"], ".2f")
         text += f" Random actions reach {reached}."
@@ -45,8 +46,3 @@ def _progress(results: dict, within_episodes: bool) -> str:
         f"{start}the return of the frozen model goes from {first} in the first {metrics.LAST} "
         f"episodes to {last} in the last {metrics.LAST} of {episodes}"
     )
-
-
-def _optimal(summary: dict) -> str:
-    best = summary["optimal_return"]
-    return "" if best is None else f"; the optimal return is {best:.2f}"

@@ -28,7 +28,9 @@ def png(chart: Chart) -> bytes:
     if len(chart.rows) > 1:
         legend = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
         axes.legend(**legend, fontsize=10, labelcolor=INK, labelspacing=0.7, handlelength=2.6)
-    return to_png(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _draw_lines(axes: Axes, chart: Chart) -> None:
@@ -39,7 +41,13 @@ def _draw_lines(axes: Axes, chart: Chart) -> None:
         axes.fill_between(columns, low, high, color=style["color"], alpha=0.18, linewidth=0)
         marker = {"marker": "o"} if np.isfinite(values).sum() == 1 else {}
         axes.plot(columns, values, label=label, **style, **marker, zorder=2 + style["linewidth"])
-    style_axes(axes, chart.column_name, chart.value_name)
+    axes.set_xlabel(chart.column_name, color=INK)
+    axes.set_ylabel(chart.value_name, color=INK)
+    axes.grid(color=GRID)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, which="both", colors=MUTED)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(MUTED)
     axes.set_xlim(columns.min(), max(columns.max(), columns.min() + 1e-9))
     known = [x for row in range(len(chart.rows)) for x in _row(chart, row)[0] if np.isfinite(x)]
     axes.set_ylim(bottom=min(0.0, *known)) if chart.domain is None else axes.set_ylim(*chart.domain)
@@ -59,21 +67,3 @@ def _style(chart: Chart, row: int) -> dict:
         "linestyle": DASHES[given.get("dash", 0)],
         "linewidth": given.get("width", 2) * 0.85,
     }
-
-
-def style_axes(axes: Axes, x_label: str, y_label: str) -> None:
-    """Label the axes, draw a light grid behind the data, and hide ticks and two spines."""
-    axes.set_xlabel(x_label, color=INK)
-    axes.set_ylabel(y_label, color=INK)
-    axes.grid(color=GRID)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, which="both", colors=MUTED)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["bottom", "left"]].set_color(MUTED)
-
-
-def to_png(figure: Figure) -> bytes:
-    """Return `figure` as PNG bytes, the same for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -78,6 +78,7 @@ def run_page(run: Run, results: dict, curve: Chart) -> Page:
     noun, method = run.world.task_noun, results["splits"]["held_out"]["ci95_method"]
     maps = None if run.config.env.change else charts.room_maps(run.world, results)
     shown = videos(run) if can_draw(run) else None
+    demo = Text(f"[Watch the model learn]({DEMO}): put the goal where you like.", "lead")
     sections = [
         _head(run, results, maps is not None),
         Section(
@@ -88,7 +89,7 @@ def run_page(run: Run, results: dict, curve: Chart) -> Page:
                     "The weights are frozen: from episode to episode, only the model's context "
                     f"changes. Band: 95 % interval, {method}."
                 ),
-                *_demo(run),
+                *([demo] if (run.folder / DEMO).exists() else []),
             ],
         ),
         *_calibration(results, noun),
@@ -161,12 +162,6 @@ def _head(run: Run, results: dict, has_maps: bool) -> Section:
     blocks += [Text(f"Warning: {warning}.", "warning")] if warning else []
     blocks += [Text(left_out)] if unknown else []
     return Section("", blocks)
-
-
-def _demo(run: Run) -> Iterator[Text]:
-    """Yield the link to the page in which the model plays, if it is written."""
-    if (run.folder / DEMO).exists():
-        yield Text(f"[Watch the model learn]({DEMO}): put the goal where you like.", "lead")
 
 
 def _calibration(results: dict, noun: str) -> Iterator[Section]:

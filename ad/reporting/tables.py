@@ -23,14 +23,14 @@ def calibration_table(results: dict) -> Table:
     """Make a row for each asked return of a `results.json` with a calibration."""
     by_action = results["calibration_by_action"]
     rows = [
-        [f"{entries[0]['asked']:g}", *map(_achieved, entries), str(entries[0]["episodes"])]
+        [
+            f"{entries[0]['asked']:g}",
+            *(Estimate(e["achieved"], e["low"], e["high"]).text(".3f") for e in entries),
+            str(entries[0]["episodes"]),
+        ]
         for entries in zip(*by_action.values(), strict=True)
     ]
     return Table(["asked return", *(f"achieved, {a}" for a in by_action), "episodes"], rows)
-
-
-def _achieved(entry: dict) -> str:
-    return Estimate(entry["achieved"], entry["low"], entry["high"]).text(".3f")
 
 
 def run_table(results: dict) -> Table:

@@ -38,7 +38,9 @@ def verify(run: Run, repair: bool = False) -> None:
     if problems:
         info("\n".join(problems))
         repair_histories(run, bad_histories)
-        remove_checkpoints(bad_checkpoints)
+        for path in bad_checkpoints:  # training resumes from the newest one that is left
+            remove(path)
+            remove(path.with_suffix(".json"))
         remove_results(run, bad_results)
         removed = f"{len(bad_checkpoints)} checkpoints removed"
         removed += ", results removed: `ad evaluate` makes them again" if bad_results else ""
@@ -121,13 +123,6 @@ def repair_histories(run: Run, damaged: Damage) -> None:
             due.setdefault(seed, (seed_histories, []))[1].append(task)
     for seed_histories, tasks in due.values():
         collect_tasks(seed_histories, np.array(tasks))
-
-
-def remove_checkpoints(damaged: Damage) -> None:
-    """Remove the `damaged` checkpoints; training resumes from the newest one that is left."""
-    for path in damaged:
-        remove(path)
-        remove(path.with_suffix(".json"))
 
 
 def remove_results(run: Run, damaged: Damage) -> None:

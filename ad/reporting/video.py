@@ -43,7 +43,9 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> bool:
     if any(map(any, odd)):
         frames = np.pad(frames, [(0, 0), *odd, (0, 0)], "edge")
     frames = np.ascontiguousarray(frames)
-    comment = _frames_hash(frames, fps)
+    digest = hashlib.sha256(f"{fps} {frames.shape} ".encode())
+    digest.update(frames.data)
+    comment = HASH_PREFIX + digest.hexdigest()
     if path.exists() and comment.encode() in path.read_bytes():
         return False
     with atomic_write(path) as temporary:
@@ -62,7 +64,9 @@ def side_by_side(panels: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
 
 def add_caption(frames: np.ndarray, text: str, size: int = 15) -> np.ndarray:
     """Add a strip with `text` above the frames; the font is at most `size`, smaller to fit."""
-    font = _fitting_font(text, frames.shape[2], size)
+    fonts = [ImageFont.load_default(number) for number in range(size, 6, -1)]
+    fitting = (font for font in fonts if font.getlength(text) <= frames.shape[2] - 4)
+    font = next(fitting, fonts[-1])
     strip = Image.new("RGB", (frames.shape[2], 2 * size), (BACKGROUND,) * 3)
     center = (frames.shape[2] / 2, size)
     ImageDraw.Draw(strip).text(center, text, fill=INK, font=font, anchor="mm")
@@ -77,18 +81,6 @@ def add_margin(frames: np.ndarray, pixels: int = 12, gray: int = BACKGROUND) -> 
     bordered = np.full(shape, gray, np.uint8)
     bordered[:, pixels:-pixels, pixels:-pixels] = frames
     return bordered
-
-
-def _fitting_font(text: str, width: int, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    sizes = range(size, 6, -1)
-    fonts = [ImageFont.load_default(number) for number in sizes]
-    return next((font for font in fonts if font.getlength(text) <= width - 4), fonts[-1])
-
-
-def _frames_hash(frames: np.ndarray, fps: int) -> str:
-    digest = hashlib.sha256(f"{fps} {frames.shape} ".encode())
-    digest.update(np.ascontiguousarray(frames).data)
-    return HASH_PREFIX + digest.hexdigest()
 
 
 def _encode(path: Path, frames: np.ndarray, fps: int, comment: str) -> None:

@@ -143,7 +143,9 @@ def rollout(
             time, episode = info["time"], np.where(active, statistics.episode, -1)
             logits = policy.act(tensors.observation(parts, envs), tensors.array(time[envs]))
             if (begins := active[envs] & (time[envs] == 0)).any():
-                statistics.begin(envs[begins], _reward_in_context(policy, len(envs))[begins])
+                seen = policy.reward_in_context()
+                seen = np.zeros(len(envs), bool) if seen is None else seen.cpu().numpy()
+                statistics.begin(envs[begins], seen[begins])
             allowed = allowed_logits(logits, None if mask is None else mask[envs])
             action[envs] = select_action(allowed, uniform(keys[envs], len(steps)))
             observation, reward, terminated, truncated, info = env.step(action)
@@ -253,12 +255,6 @@ def allowed_logits(logits: torch.Tensor, mask: np.ndarray | None) -> np.ndarray:
     if not np.isfinite(values.max(1)).all():  # -inf stands for an action that is never taken
         raise NumericError("the model gave logits that are not finite; this checkpoint is unusable")
     return values
-
-
-def _reward_in_context(policy: Policy, num_envs: int) -> np.ndarray:
-    """Return whether the context of each environment holds a reward above 0, bool [N]."""
-    seen = policy.reward_in_context()
-    return np.zeros(num_envs, bool) if seen is None else seen.cpu().numpy()
 
 
 def _trajectory(steps: list[dict[str, np.ndarray]], world) -> dict[str, np.ndarray]:

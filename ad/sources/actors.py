@@ -47,7 +47,9 @@ class Actors:
     def __init__(self, env, num_tasks: int, num_envs: int, keys):
         self.env, self.shape = env, (num_tasks, num_envs)
         self.agent = np.arange(num_tasks)[:, None]
-        self.action_mask = self._action_mask()
+        mask = env.unwrapped.action_mask(env.unwrapped.tasks[::num_envs])
+        shape = num_tasks, int(env.single_action_space.n)
+        self.action_mask = np.ones(shape, bool) if mask is None else mask
         self.num_actions = self.action_mask.sum(1)[:, None]  # of each task, [K, 1]
         self.actions_of_task = np.argsort(~self.action_mask, axis=1, kind="stable")  # these first
         last = self.action_mask[:, ::-1].argmax(1)[:, None]
@@ -123,12 +125,6 @@ class Actors:
     def uniform_actions(self, u: np.ndarray) -> np.ndarray:
         """Return uniformly random actions of each task, int [K, N], by the uniforms `u` [K, N]."""
         return self.actions_of_task[self.agent, (u * self.num_actions).astype(int)]
-
-    def _action_mask(self) -> np.ndarray:
-        world = self.env.unwrapped
-        mask = world.action_mask(world.tasks[:: self.shape[1]])
-        shape = self.shape[0], int(self.env.single_action_space.n)
-        return np.ones(shape, bool) if mask is None else mask
 
     def _step(self, chunk: TransitionChunk, t: int, actions: np.ndarray) -> None:
         data = chunk.arrays

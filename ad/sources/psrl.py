@@ -114,16 +114,14 @@ class PSRL(TabularSource):
         largest = max(self.counts[0].size, self.horizon * self.reward_sums[0].size)
         size = max(BLOCK // largest, 1)
         for start in range(0, len(lives), size):
-            self._plan_block(lives[start : start + size])
+            block = lives[start : start + size]
+            best = list(self._sample_values(block, 0))
+            for sample in range(1, self.samples):
+                for values, largest in zip(self._sample_values(block, sample), best, strict=True):
+                    np.maximum(largest, values, out=largest)
+            for to_go, values in enumerate(best, 1):
+                self.policy[block, self.horizon - to_go] = values.argmax(-1)
         self.episodes[lives] += 1
-
-    def _plan_block(self, lives: np.ndarray) -> None:
-        best = list(self._sample_values(lives, 0))
-        for sample in range(1, self.samples):
-            for values, largest in zip(self._sample_values(lives, sample), best, strict=True):
-                np.maximum(largest, values, out=largest)
-        for to_go, values in enumerate(best, 1):
-            self.policy[lives, self.horizon - to_go] = values.argmax(-1)
 
     def _sample_values(self, lives: np.ndarray, sample: int) -> Iterator[np.ndarray]:
         """Yield the action values in MDP number `sample`, [M, S, A], with 1, 2, ... steps to go."""

@@ -45,7 +45,13 @@ class Callbacks:
         if trainer.device.type == "cpu" and not self.config.threads:
             _warn_of_busy_cores()
         self._speed_since = time.perf_counter(), trainer.step
-        with self._progress_bar() as self.bar:
+        with tqdm(
+            total=trainer.train_steps,
+            initial=trainer.step,
+            desc="train",
+            unit=" steps",
+            disable=None if processes.rank == 0 else True,  # None: where stderr is no terminal
+        ) as self.bar:
             yield
 
     def after_step(self) -> None:
@@ -125,16 +131,6 @@ class Callbacks:
             f"{speed / 1e3:.0f} k transitions/s"
         )
         trainer.metrics = []
-
-    def _progress_bar(self) -> tqdm:
-        return tqdm(
-            total=self.trainer.train_steps,
-            initial=self.trainer.step,
-            desc="train",
-            unit=" steps",
-            # None: disabled where stderr is no terminal
-            disable=None if self.trainer.processes.rank == 0 else True,
-        )
 
 
 def _warn_of_busy_cores() -> None:

@@ -11,11 +11,8 @@ FEATURES = frozenset({"avx512_bf16", "amx_bf16"})
 def uses_bfloat16(config: Experiment, device: torch.device) -> bool:
     """Return whether training runs in bfloat16: as configured, or for `auto` where it is faster."""
     precision = config.training.precision
-    return precision == "bfloat16" or (precision == "auto" and _is_faster(device))
-
-
-def _is_faster(device: torch.device) -> bool:
-    """Return whether bfloat16 trains faster than float32 on `device`."""
+    if precision != "auto":
+        return precision == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(_cpu_features() & FEATURES)

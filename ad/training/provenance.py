@@ -52,17 +52,14 @@ def check_fingerprint(content: dict, config: Experiment, split: Split) -> None:
         if made.get(name) != present[name]:
             what = f"{LABELS.get(name, name)} than the configured one"
             if name == "code":
-                what = f"version of {_changed_files(made[name], present[name])}"
+                old, new = made[name], present[name]
+                changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+                files = sorted({key.rpartition(":")[0] for key in changed})
+                what = f"version of {', '.join(files)}"
             raise ConfigError(
                 f"the checkpoint was trained with another {what}, so that its scores would not be "
                 "what they are called: train again with --fresh true"
             )
-
-
-def _changed_files(made: dict[str, str], present: dict[str, str]) -> str:
-    """Return the names of the files whose hashes differ, as text."""
-    names = {name for name in made.keys() | present.keys() if made.get(name) != present.get(name)}
-    return ", ".join(sorted({name.rpartition(":")[0] for name in names}))
 
 
 def _refuse_tasks_trained_on(train_tasks: list[list[int]], split: Split) -> None:
