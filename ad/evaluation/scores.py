@@ -7,7 +7,7 @@ interval of one run, over its tasks, is `metrics.bootstrap`.
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -27,22 +27,23 @@ Label = TypeVar("Label", bound=Hashable)
 class Score:
     """A number that says how good a run is.
 
-    heading: its name in tables. format: a format specification of Python. note: what it is, as a
-    sentence. low, high: the bounds of its expectation, None for no bound. tables: the tables of a
+    heading: its name in tables. note: what it is, as a sentence. format: a format specification of
+    Python. low, high: the bounds of its expectation, None for no bound. tables: the tables of a
     report that have it as a column: "run", "task", "search" or "change". per_task: what computes it
     for each task, float [K]; None for a score that is computed elsewhere.
     """
 
     name: str
     heading: str
-    format: str
     note: str
+    format: str = ".3f"
     low: float | None = None
     high: float | None = None
     tables: tuple[str, ...] = ()
     per_task: Callable[[Episodes], np.ndarray] | None = None
 
 
+UNIT: dict[str, Any] = {"low": 0, "high": 1}  # the bounds of a share
 RUN, TASK, SEARCH, CHANGE = ("run",), ("task",), ("search",), ("change",)
 LAST_10 = "Last 10: mean over the last ten episodes, or all episodes where there are fewer."
 SHARE = "Share of optimum: return / optimal return."
@@ -69,7 +70,6 @@ SCORES: dict[str, Score] = {
         Score(
             "nauc",
             "NAUC",
-            ".3f",
             "NAUC: mean over all in-context episodes of return / optimal return.",
             high=1,
             tables=RUN + TASK,
@@ -78,49 +78,42 @@ SCORES: dict[str, Score] = {
         Score(
             "success_last10",
             "success, last 10",
-            ".3f",
             LAST_10,
-            low=0,
-            high=1,
+            **UNIT,
             tables=RUN + TASK,
             per_task=lambda e: metrics.last(e.successes).mean(1),
         ),
         Score(
             "return_last10",
             "return, last 10",
-            ".2f",
             LAST_10,
+            format=".2f",
             tables=RUN + TASK,
             per_task=lambda e: metrics.last(e.returns).mean(1),
         ),
         Score(
             "return_completed",
             "return, completed episodes",
-            ".3f",
             "Return, completed episodes: the mean return of the completed episodes of a rollout.",
             per_task=lambda e: metrics.mean_of_known(e.completed, -1).mean(1),
         ),
         Score(
             "return_last",
             "return, last episode",
-            ".3f",
             "Return, last episode: that of the last completed episode of a rollout.",
             per_task=lambda e: metrics.last_completed(e.completed).mean(1),
         ),
         Score(
             "falls",
             "episodes that fall",
-            ".3f",
             "Episodes that fall: the share of completed episodes whose return is at most 95 % of "
             "that of the episode before.",
-            low=0,
-            high=1,
+            **UNIT,
             per_task=lambda e: metrics.falls(e.completed).mean(1),
         ),
         Score(
             "share_of_optimum_last10",
             "share of optimum, last 10",
-            ".3f",
             SHARE,
             high=1,
             tables=RUN,
@@ -131,7 +124,6 @@ SCORES: dict[str, Score] = {
         Score(
             "normalized_return_last10",
             "between random and optimal",
-            ".3f",
             "Between random and optimal: 0 is the return of random actions, 1 the optimal return, "
             "over the last ten episodes.",
             high=1,
@@ -142,15 +134,15 @@ SCORES: dict[str, Score] = {
         Score(
             "optimal_return",
             "optimal return",
-            ".2f",
             "Optimal return: the return of the optimal policy.",
+            format=".2f",
             tables=TASK,
         ),
         Score(
             "length_last10",
             "length, last 10",
-            ".1f",
             LAST_10,
+            format=".1f",
             low=1,
             tables=TASK,
             per_task=lambda e: metrics.last(e.lengths).mean(1),
@@ -158,17 +150,17 @@ SCORES: dict[str, Score] = {
         Score(
             "optimal_length",
             "shortest length",
-            ".1f",
             "Shortest length: env steps of the shortest successful episode.",
+            format=".1f",
             low=0,
             tables=TASK,
         ),
         Score(
             "path_ratio_last10",
             "path / shortest",
-            ".2f",
             "Path / shortest: mean length of the successful episodes among the last ten, divided "
             "by the shortest possible length.",
+            format=".2f",
             low=1,
             tables=RUN + TASK,
             per_task=lambda e: metrics.path_ratio(e.lengths, e.successes, e.facts),
@@ -176,17 +168,17 @@ SCORES: dict[str, Score] = {
         Score(
             "episodes_to_80pct",
             "80 % at episode",
-            ".0f",
             "80 % at episode: the first episode at which the mean return of five episodes reaches "
             "80 % of the optimal return.",
+            format=".0f",
             low=1,
             tables=RUN,
         ),
         Score(
             "tasks_solved",
             "tasks solved",
-            ".1f",
             "Tasks solved: tasks with a success of at least 0.8 over the last ten episodes.",
+            format=".1f",
             low=0,
             tables=RUN,
         ),
@@ -194,10 +186,8 @@ SCORES: dict[str, Score] = {
             Score(
                 f"found_by_{episode}",
                 f"success by episode {episode}",
-                ".3f",
                 SUCCESS_BY,
-                low=0,
-                high=1,
+                **UNIT,
                 tables=SEARCH,
                 per_task=lambda e, episode=episode: metrics.success_by(e.p_success, episode),
             )
@@ -206,9 +196,9 @@ SCORES: dict[str, Score] = {
         Score(
             "first_success",
             "first success, episode",
-            ".1f",
             "First success: the mean episode of the first success. A rollout without one counts "
             "as the last episode, so the mean is a lower bound.",
+            format=".1f",
             low=1,
             tables=SEARCH,
             per_task=lambda e: metrics.first_success(e.p_success),
@@ -216,10 +206,8 @@ SCORES: dict[str, Score] = {
         Score(
             "success_seen",
             "success, reward in context",
-            ".3f",
             "Success, reward in context: of the episodes that began with a reward in the context.",
-            low=0,
-            high=1,
+            **UNIT,
             tables=SEARCH,
             per_task=lambda e: metrics.success_seen(e.successes, e.reward_in_context),
         ),
@@ -227,36 +215,36 @@ SCORES: dict[str, Score] = {
             Score(
                 f"success_fifth_{k}",
                 f"success, fifth {k} of 5",
-                ".3f",
                 "Success by fifths: the mean success of each fifth of the in-context episodes.",
-                low=0,
-                high=1,
+                **UNIT,
             )
             for k in range(1, 6)
         ),
         *(
-            Score(f"at_{episode}", f"share of optimum, episode {episode}", ".3f", SHARE, high=1)
+            Score(f"at_{episode}", f"share of optimum, episode {episode}", SHARE, high=1)
             for episode in CURVE_EPISODES
         ),
-        Score("regret", "regret", ".3f", REGRET, low=0, tables=CHANGE),
-        Score("share_before_change", "before a change", ".3f", AT_CHANGE, high=1, tables=CHANGE),
-        Score("share_after_change", "after a change", ".3f", AT_CHANGE, high=1, tables=CHANGE),
-        Score("recovered", "recovered", ".3f", RECOVERY, low=0, high=1, tables=CHANGE),
-        Score("recovery_episodes", "episodes to recover", ".1f", RECOVERY, low=1, tables=CHANGE),
-        Score("train_nauc", "NAUC, train tasks", ".3f", "The NAUC on train tasks.", high=1),
-        Score("train_success_last10", "success, last 10, train tasks", ".3f", LAST_10, 0, 1),
-        Score("source_return", "return of the source, last 10", ".2f", LAST_10),
-        Score("source_share", "share of optimum of the source", ".3f", LAST_10, high=1),
-        Score("random_return", "return of random actions", ".2f", "Random: uniform actions."),
+        Score("regret", "regret", REGRET, low=0, tables=CHANGE),
+        Score("share_before_change", "before a change", AT_CHANGE, high=1, tables=CHANGE),
+        Score("share_after_change", "after a change", AT_CHANGE, high=1, tables=CHANGE),
+        Score("recovered", "recovered", RECOVERY, **UNIT, tables=CHANGE),
+        Score(
+            "recovery_episodes", "episodes to recover", RECOVERY, format=".1f", low=1, tables=CHANGE
+        ),
+        Score("train_nauc", "NAUC, train tasks", "The NAUC on train tasks.", high=1),
+        Score("train_success_last10", "success, last 10, train tasks", LAST_10, **UNIT),
+        Score("source_return", "return of the source, last 10", LAST_10, format=".2f"),
+        Score("source_share", "share of optimum of the source", LAST_10, high=1),
+        Score(
+            "random_return", "return of random actions", "Random: uniform actions.", format=".2f"
+        ),
         Score(
             "held_out_accuracy",
             "accuracy, held-out actors",
-            ".3f",
             "Accuracy: how often the most likely action is that of an actor outside the training.",
-            low=0,
-            high=1,
+            **UNIT,
         ),
-        Score("train_s", "training, s", ".0f", "Seconds of training.", low=0),
+        Score("train_s", "training, s", "Seconds of training.", format=".0f", low=0),
     )
 }
 
