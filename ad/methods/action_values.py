@@ -1,6 +1,5 @@
 """The model of in-context Q-learning: action values, a slow copy of them, and a policy head."""
 
-from collections.abc import Iterator
 from itertools import chain
 
 import torch
@@ -64,7 +63,10 @@ class ActionValueModel(SequenceModel):
     @torch.no_grad()
     def move_target(self, rate: float) -> None:
         """Move the target network by the fraction `rate` of the way (Polyak averaging)."""
-        for slow, fast in zip(self.target.parameters(), self._copied(), strict=True):
+        head = self.head if self.q_head is None else self.q_head
+        parts = (self.tokenizer, self.memory, head)  # in the order of the target
+        copied = chain.from_iterable(part.parameters() for part in parts)
+        for slow, fast in zip(self.target.parameters(), copied, strict=True):
             slow.lerp_(fast, rate)
 
     @torch.no_grad()
@@ -78,9 +80,3 @@ class ActionValueModel(SequenceModel):
         super().train(mode)
         self.target.eval()
         return self
-
-    def _copied(self) -> Iterator[nn.Parameter]:
-        """Return the parameters that action values are computed with, as `target` orders them."""
-        head = self.head if self.q_head is None else self.q_head
-        parts = (self.tokenizer, self.memory, head)
-        return chain.from_iterable(part.parameters() for part in parts)

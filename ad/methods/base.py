@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs o
     from ad.data.dataset import TrainingSet
     from ad.data.sampler import Windows
     from ad.data.spec import Spec
+    from ad.methods.contexts import Context
     from ad.models.sequence_model import SequenceModel
 
 
@@ -176,9 +177,15 @@ class Method(Generic[Model]):
         further inputs needs a subclass of ContextPolicy with `inputs()`.
         """
         from ad.methods.context_policy import ContextPolicy
-        from ad.methods.contexts import SlidingWindow
 
-        return ContextPolicy(model, SlidingWindow(model, num_envs, context_length))
+        return ContextPolicy(model, self.context(model, num_envs, context_length))
+
+    def context(self, model: Model, num_envs: int, context_length: int) -> "Context":
+        """Return the context of a rollout, which ends with each episode if `within_episodes`."""
+        from ad.methods.contexts import PresentEpisode, SlidingWindow
+
+        kind = PresentEpisode if self.within_episodes else SlidingWindow
+        return kind(model, num_envs, context_length)
 
 
 def unfit(config: "Experiment", reason: str) -> SettingError:

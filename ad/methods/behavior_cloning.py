@@ -50,10 +50,3 @@ class BehaviorCloning(algorithm_distillation.AlgorithmDistillation):
         logits = self.logits(model, batch)
         loss = cross_entropy(logits, batch, self.label_smoothing)
         return loss, {"accuracy": accuracy(logits, batch)}
-
-    def policy(self, model, num_envs, context_length, settings):
-        """Return the policy whose context is the present episode."""
-        from ad.methods.context_policy import ContextPolicy
-        from ad.methods.contexts import PresentEpisode
-
-        return ContextPolicy(model, PresentEpisode(model, num_envs, context_length))

@@ -90,10 +90,7 @@ class ReturnConditionedPolicy(ContextPolicy):
     """
 
     def __init__(
-        self,
-        model: SequenceModel,
-        context: Context,
-        target: float | Sequence[float] | None = None,
+        self, model: SequenceModel, context: Context, target: float | Sequence[float] | None = None
     ):
         super().__init__(model, context)
         low, high = model.spec.return_range

@@ -84,6 +84,5 @@ class ContextValue(algorithm_distillation.AlgorithmDistillation):
     def policy(self, model, num_envs, context_length, settings):
         """Return a policy that reads the running maximum of its predictions."""
         from ad.methods.context_value_policy import ContextValuePolicy
-        from ad.methods.contexts import SlidingWindow
 
-        return ContextValuePolicy(model, SlidingWindow(model, num_envs, context_length))
+        return ContextValuePolicy(model, self.context(model, num_envs, context_length))

@@ -79,8 +79,6 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
         It is a number or one for each environment; None is the `reached_return` of the histories.
         """
         from ad.methods.context_policy import ReturnConditionedPolicy
-        from ad.methods.contexts import PresentEpisode, SlidingWindow
 
-        context_class = PresentEpisode if self.within_episodes else SlidingWindow
-        context = context_class(model, num_envs, context_length)
+        context = self.context(model, num_envs, context_length)
         return ReturnConditionedPolicy(model, context, settings.asked_return)

@@ -105,7 +105,6 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
 
     def policy(self, model, num_envs, context_length, settings):
         """Return a policy that plans ahead with the model's own predictions."""
-        from ad.methods.contexts import SlidingWindow
         from ad.methods.planning_policy import PlanningPolicy
 
-        return PlanningPolicy(model, SlidingWindow(model, num_envs, context_length), settings)
+        return PlanningPolicy(model, self.context(model, num_envs, context_length), settings)
