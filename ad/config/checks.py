@@ -28,14 +28,19 @@ class Constraints:
         return add
 
     def violations(self, config: Experiment, bad: Collection[str] = ()) -> Iterator[Problem]:
-        """Yield the problem of each violated constraint.
+        """Yield the problems of `config`.
 
         `bad` are the dotted paths of settings that already have a problem.
         """
         bad = set(bad)
         for paths, check in self._checks:
-            if any(overlaps(path, other) for path in paths for other in bad):
-                continue
-            if text := check(*(operator.attrgetter(path)(config) for path in paths)):
-                bad.add(paths[0])
-                yield Problem(paths[0], text)
+            if not any(overlaps(path, other) for path in paths for other in bad):
+                found = self._problems(check, paths, config)
+                bad |= {problem.path for problem in found}
+                yield from found
+
+    def _problems(
+        self, check: Callable, paths: tuple[str, ...], config: Experiment
+    ) -> list[Problem]:
+        text = check(*(operator.attrgetter(path)(config) for path in paths))
+        return [Problem(paths[0], text)] if text else []

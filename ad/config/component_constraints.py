@@ -3,11 +3,11 @@
 They are checked only where the sections that they read have no other problem.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 from ad.config.checks import Constraints
-from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validate, value_problem
+from ad.config.fields import Problem, as_yaml, settings_class, validate, value_problem
 from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world, evaluated_env, reserved_problem
 from ad.errors import SettingError
@@ -28,31 +28,18 @@ class ComponentConstraints(Constraints):
     A check yields problems or raises SettingError. What else it raises is a problem, too.
     """
 
-    def violations(self, config: Experiment, bad: Collection[str] = ()) -> Iterator[Problem]:
-        """Yield the problems of `config`.
-
-        `bad` are the dotted paths of settings that already have a problem.
-        """
-        bad, world = set(bad), configured_world(config.env)
-        for paths, check in self._checks:
-            if not any(overlaps(path, other) for path in paths for other in bad):
-                found = _problems(check, paths[0], config, world)
-                bad |= {problem.path for problem in found}
-                yield from found
+    def _problems(self, check: Check, paths: tuple[str, ...], config: Experiment) -> list[Problem]:
+        try:
+            return list(check(config, configured_world(config.env)) or ())
+        except SettingError as error:
+            return [Problem(error.path, error.text)]
+        except Exception as error:
+            text = " ".join(str(error).split())
+            return [Problem(paths[0], f"cannot be checked: {type(error).__name__}: {text}")]
 
 
 COMPONENT_CONSTRAINTS = ComponentConstraints()
 constraint = COMPONENT_CONSTRAINTS.register
-
-
-def _problems(check: Check, path: str, config: Experiment, world) -> list[Problem]:
-    try:
-        return list(check(config, world) or ())
-    except SettingError as error:
-        return [Problem(error.path, error.text)]
-    except Exception as error:
-        text = " ".join(str(error).split())
-        return [Problem(path, f"cannot be checked: {type(error).__name__}: {text}")]
 
 
 @constraint("method", "env")
