@@ -8,10 +8,9 @@ from ad.collection.job import new_source
 from ad.config.parser import load
 from ad.errors import ConfigError
 from ad.sources import psrl
-from ad.sources.gamma import standard_gamma
 from ad.sources.posterior_sampling import PosteriorSampling
 from ad.sources.posterior_sampling import Settings as SamplingSettings
-from ad.sources.psrl import PSRL, Settings
+from ad.sources.psrl import PSRL, Settings, standard_gamma
 from envs import make_vec
 
 

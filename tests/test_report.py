@@ -13,10 +13,9 @@ from ad.data.histories import HistoryStore
 from ad.data.store import load_history
 from ad.errors import CorruptError
 from ad.evaluation.results import read_results
-from ad.evaluation.source_returns import is_flat
+from ad.evaluation.source_returns import data_returns, is_flat
 from ad.reporting import tables
 from ad.reporting.charts import returns_histogram
-from ad.reporting.data_returns import data_returns
 from ad.reporting.record import record
 from ad.reporting.report import report, run_page
 

@@ -1,7 +1,9 @@
-"""Whether the source agents of a run learned: a model cannot distill what the histories lack."""
+"""The returns of the source agents of a run: a model cannot distill what the histories lack."""
 
 import numpy as np
 
+from ad.data.dataset import training_part
+from ad.data.episodes import returns_of
 from ad.data.histories import training_folders
 from ad.data.store import load_history
 from ad.evaluation.scores import estimate
@@ -38,6 +40,23 @@ def source_warning(run: Run) -> str:
         "tasks. A model learns no more than its histories contain: change source.env_steps or "
         "source.settings"
     )
+
+
+def data_returns(run: Run) -> np.ndarray | None:
+    """Return the returns of all whole episodes that `run` trains on, float64 [M].
+
+    None if a train task has no history, or if there is no whole episode. Raises CorruptError.
+    """
+    folders = training_folders(run.config, run.split.train_tasks)
+    if folders is None:
+        return None
+    actors, steps = training_part(run.config)
+    returns = []
+    for folder in folders:
+        arrays = load_history(folder, ("terminated", "truncated", "reward")).learned
+        returns.append(returns_of({name: a[actors, :steps] for name, a in arrays.items()}))
+    whole = np.concatenate(returns)
+    return whole if len(whole) else None
 
 
 def is_flat(ends: np.ndarray, optimal: float | None = None) -> bool:

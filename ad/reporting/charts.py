@@ -81,19 +81,6 @@ def calibration(by_action: dict[str, list[dict]]) -> Chart:
     )
 
 
-def asked_over_training(steps: Sequence[int], achieved: dict[str, list[float | None]]) -> Chart:
-    """Return the achieved returns over train steps, a line for each asked return."""
-    labels = [f"asked {value}" for value in achieved]
-    return Chart(
-        "lines",
-        steps,
-        list(achieved.values()),
-        labels,
-        column_name="train steps",
-        value_name="achieved return",
-    )
-
-
 def room_maps(world: TaskOracle, results: dict) -> Chart | None:
     """Return maps of the last ten episodes over the grid of tasks of `world`.
 

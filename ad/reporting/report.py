@@ -12,26 +12,14 @@ from ad.config.schema import dump
 from ad.evaluation import metrics
 from ad.evaluation.results import read_results
 from ad.evaluation.scores import SCORES, Score, columns
-from ad.evaluation.source_returns import source_warning
+from ad.evaluation.source_returns import data_returns, source_warning
 from ad.evaluation.summary import read_summary
 from ad.evaluation.transfer import world_results
 from ad.methods import build_method
 from ad.reporting import charts, plots, tables
-from ad.reporting.data_returns import data_returns, describe_returns
 from ad.reporting.demo import PAGE as DEMO
 from ad.reporting.headline import headline
-from ad.reporting.page import (
-    Block,
-    Chart,
-    Code,
-    Details,
-    Page,
-    Section,
-    Table,
-    Text,
-    Tiles,
-    Video,
-)
+from ad.reporting.page import Block, Chart, Code, Details, Page, Section, Table, Text, Tiles, Video
 from ad.reporting.record import can_draw
 from ad.runtime.files import atomic_write, write_text
 from ad.runtime.metrics_log import ASKED, series
@@ -188,7 +176,14 @@ def _asked_over_training(run: Run) -> Iterator[Section]:
             f"Evaluations during training play one seed and {run.config.training.eval_episodes} "
             "episodes for each asked return."
         )
-        chart = charts.asked_over_training(steps, achieved)
+        chart = Chart(
+            "lines",
+            steps,
+            list(achieved.values()),
+            [f"asked {value}" for value in achieved],
+            column_name="train steps",
+            value_name="achieved return",
+        )
         yield Section("Returns for asked ones during training", [chart, Text(text)])
 
 
@@ -249,9 +244,11 @@ def _data(run: Run) -> Iterator[Section]:
     returns = data_returns(run)
     if returns is None:
         return
+    low, median, high = np.quantile(returns, [0.05, 0.5, 0.95])
     text = (
-        f"{describe_returns(returns)} These are the episodes of the histories that the model is "
-        "trained on."
+        f"{len(returns):,} episodes: mean return {returns.mean():.3g}, median {median:.3g}, 90 % "
+        f"of them from {low:.3g} to {high:.3g}, the best {returns.max():.3g}. These are the "
+        "episodes of the histories that the model is trained on."
     )
     yield Section("Returns of the training data", [charts.returns_histogram(returns), Text(text)])
 

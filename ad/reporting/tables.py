@@ -114,7 +114,11 @@ def _group_rows(runs: dict[str, dict | str]) -> list[list[str]]:
     missing = {name: reason for name, reason in runs.items() if isinstance(reason, str)}
     group = {name: result for name, result in runs.items() if isinstance(result, dict)}
     rows = [
-        [name, *(_cell(score, result["splits"]["held_out"]) for score in shown), _seconds(result)]
+        [
+            name,
+            *(_cell(score, result["splits"]["held_out"]) for score in shown),
+            number(result["timing"].get("train_s"), ".0f") + " s",
+        ]
         for name, result in group.items()
     ]
     if len(group) > 1:
@@ -135,10 +139,6 @@ def _group_rows(runs: dict[str, dict | str]) -> list[list[str]]:
         cells = [number(mean, score.format) for mean, score in zip(means, shown, strict=True)]
         rows.append([f"*{REFERENCE_TITLES[name]}*", *cells, UNKNOWN])
     return rows + [[name, reason, *[UNKNOWN] * len(shown)] for name, reason in missing.items()]
-
-
-def _seconds(result: dict) -> str:
-    return number(result["timing"].get("train_s"), ".0f") + " s"
 
 
 def _solved(task: dict) -> float:

@@ -30,8 +30,9 @@ def verify(run: Run, repair: bool = False) -> None:
 
     Without `repair`, raises CorruptError with a line for each damaged or missing file.
     """
-    bad_histories, bad_checkpoints = damaged_histories(run), damaged_checkpoints(run)
-    bad_results = damaged_results(run)
+    checked = {path: _history_damage(path, *expected) for path, expected in histories(run).items()}
+    bad_histories = {path: reason for path, reason in checked.items() if reason}
+    bad_checkpoints, bad_results = damaged_checkpoints(run), damaged_results(run)
     problems = [*bad_histories.values(), *bad_checkpoints.values(), *bad_results.values()]
     if problems and not repair:
         raise CorruptError("\n".join([*problems, f"verify: {len(problems)} damaged or missing"]))
@@ -78,12 +79,6 @@ def run_results(run: Run) -> list[Path]:
     """Return the existing files of the run's evaluations, in its own and in other worlds."""
     folders = [run.folder, *sorted((run.folder / "worlds").glob("*/"))]
     return [path for f in folders for name in summary.FILES if (path := f / name).exists()]
-
-
-def damaged_histories(run: Run) -> Damage:
-    """Return the histories that are missing, damaged, or of another source or task."""
-    checked = {path: _history_damage(path, *expected) for path, expected in histories(run).items()}
-    return {path: reason for path, reason in checked.items() if reason}
 
 
 def damaged_checkpoints(run: Run) -> Damage:

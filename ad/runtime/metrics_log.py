@@ -4,6 +4,8 @@ No result depends on the log. If it cannot be written, one warning says so and t
 """
 
 import json
+import shutil
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +14,6 @@ import numpy as np
 
 from ad.runtime.console import warn
 from ad.runtime.files import sync, write_text
-from ad.runtime.tensorboard import TensorBoard
 
 TENSORBOARD = "tensorboard"  # in a warning
 ASKED = "evaluate/asked/"  # tags of the returns achieved for `evaluation.asked_returns`
@@ -22,7 +23,8 @@ class MetricsLog:
     """Appends to `metrics.jsonl` in `folder`, and writes to TensorBoard."""
 
     def __init__(self, folder: Path):
-        self.path, self.tensorboard = folder / "metrics.jsonl", TensorBoard(folder)
+        self.path, self.events = folder / "metrics.jsonl", folder / "tensorboard"
+        self._writer = None  # of TensorBoard, each call of which may raise anything
         self._is_cut = False  # whether the last line may be incomplete
         self._warned: set[str] = set()  # what could not be written, after the warning
 
@@ -37,7 +39,13 @@ class MetricsLog:
             self._is_cut = False
         if TENSORBOARD not in self._warned:
             with self._warning_once(TENSORBOARD, Exception):
-                self.tensorboard.write(step, values)
+                if self._writer is None:
+                    from torch.utils.tensorboard import SummaryWriter
+
+                    threading.excepthook = _without_tensorboard
+                    self._writer = SummaryWriter(str(self.events), purge_step=step)
+                for tag, value in values.items():
+                    self._writer.add_scalar(tag, value, step)
 
     def truncate_after(self, step: int) -> None:
         """Remove the lines after `step`, and a last line that was cut off."""
@@ -52,7 +60,7 @@ class MetricsLog:
         """Remove metrics.jsonl and what TensorBoard reads."""
         self.close()
         self.path.unlink(missing_ok=True)
-        self.tensorboard.discard()
+        shutil.rmtree(self.events, ignore_errors=True)
 
     def sync(self) -> None:
         """Flush metrics.jsonl to the disk, before the checkpoint that it belongs to."""
@@ -61,8 +69,10 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flush and close the files for TensorBoard."""
-        with self._warning_once(TENSORBOARD, Exception):
-            self.tensorboard.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with self._warning_once(TENSORBOARD, Exception):
+                writer.close()
 
     @contextmanager
     def _warning_once(self, what: str, kind: type[Exception] = OSError) -> Generator[None]:
@@ -73,6 +83,12 @@ class MetricsLog:
             if what not in self._warned:
                 self._warned.add(what)
                 warn(f"{what} cannot be written ({error}); training continues without it")
+
+
+def _without_tensorboard(args: threading.ExceptHookArgs) -> None:
+    """Print no traceback for tensorboard's writer thread: the next write raises its error."""
+    if type(args.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(args)
 
 
 def last_value(folder: Path, tag: str) -> float | None:

@@ -164,6 +164,14 @@ def knows_optimal_policy(world: TaskOracle) -> bool:
     return world.optimal_policy(world.all_tasks()[:1]) is not None and knows_its_state(world)
 
 
+def linear(start: float, end: float, fraction: float, progress: float) -> float:
+    """Return the value after a share `progress` of the steps: from `start` linearly to `end`.
+
+    `end` is reached after a share `fraction` of the steps and kept.
+    """
+    return start + (end - start) * min(progress / fraction, 1.0)
+
+
 def unfit(config: Experiment, reason: str) -> SettingError:
     """Return the error of a source that cannot learn in the world of `config`."""
     text = f"cannot be {config.source.algorithm} with {config.env.id}: {reason}"

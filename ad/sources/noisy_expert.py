@@ -13,8 +13,7 @@ import numpy as np
 from ad.config.fields import field
 from ad.config.schema import Experiment
 from ad.sources.actors import Actors, actor_keys
-from ad.sources.base import RolloutSource, knows_optimal_policy, unfit
-from ad.sources.schedules import linear
+from ad.sources.base import RolloutSource, knows_optimal_policy, linear, unfit
 from envs.oracle import TaskOracle
 from envs.rng import uniform
 

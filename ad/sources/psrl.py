@@ -25,7 +25,6 @@ from ad.data.schema import TransitionChunk
 from ad.errors import SettingError
 from ad.sources.actors import Actors, actor_keys
 from ad.sources.base import TabularSource
-from ad.sources.gamma import standard_gamma
 from envs.mdps.planning import action_values
 from envs.oracle import TaskOracle
 from envs.rng import normal, uniform
@@ -33,6 +32,7 @@ from envs.rng import normal, uniform
 DEFAULTS = {"concentration": 1.0, "reward_mean": 1.0, "reward_sd": 1.0, "reward_noise": 1.0}
 LEAST_NOISE = 1e-3  # standard deviation of noise that is reckoned with where there is none
 BLOCK = 1 << 20  # transition probabilities, or action values, that are in memory together
+COUNTERS = 1 << 44  # counters of one attempt at a gamma number; attempts have their own
 MAX_BYTES = 4 * 2**30  # of the counts and sums of all lives
 
 
@@ -160,3 +160,41 @@ class PSRL(TabularSource):
         mdp = self.episodes[lives] * self.samples + sample  # of all that a life samples
         first = mdp.astype(np.uint64) * np.uint64(numbers.size)
         return first.reshape(-1, *[1] * len(shape)) + numbers
+
+
+def standard_gamma(keys: np.ndarray, counters: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """Draw gamma numbers of scale 1, float64, of the broadcast shape of the three arguments.
+
+    shapes: the shape parameters, at least 0; that of 0 gives 0. counters: integers below 2^42.
+    Marsaglia and Tsang 2000, "A simple method for generating gamma variables"; for shapes below 1
+    section 6.
+    """
+    keys, counters, shapes = np.broadcast_arrays(keys, counters, shapes)
+    flat_keys = np.ascontiguousarray(keys).reshape(-1)
+    first = 4 * np.ascontiguousarray(counters, np.uint64).reshape(-1)
+    wanted = np.ascontiguousarray(shapes, np.float64).reshape(-1)
+    drawn = _at_least_one(flat_keys, first, np.where(wanted < 1, wanted + 1, wanted))
+    small = np.flatnonzero((wanted > 0) & (wanted < 1))
+    u = 1 - uniform(flat_keys[small], first[small] + np.uint64(3))
+    drawn[small] *= u ** (1 / wanted[small])
+    return np.where(wanted > 0, drawn, 0.0).reshape(shapes.shape)
+
+
+def _at_least_one(keys: np.ndarray, first: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """Draw gamma numbers with shape parameters of at least 1, float64 [M], by rejection."""
+    d = shapes - 1 / 3
+    c = 1 / np.sqrt(9 * d)
+    drawn, pending, attempt = np.zeros(len(shapes)), np.arange(len(shapes)), 0
+    while len(pending):
+        counters = first[pending] + np.uint64(attempt * COUNTERS)
+        u, v, w = (uniform(keys[pending], counters + np.uint64(k)) for k in range(3))
+        x = normal(u, v)
+        cube = (1 + c[pending] * x) ** 3
+        is_positive = cube > 0
+        log = np.log(np.where(is_positive, cube, 1))
+        accepted = np.log1p(-w) < x**2 / 2 + d[pending] * (1 - cube + log)
+        accepted &= is_positive
+        drawn[pending[accepted]] = (d[pending] * cube)[accepted]
+        pending = pending[~accepted]
+        attempt += 1
+    return drawn

@@ -19,8 +19,7 @@ import numpy as np
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.sources.actors import Actors, actor_keys, draw_one_of
-from ad.sources.base import TabularSource
-from ad.sources.schedules import linear
+from ad.sources.base import TabularSource, linear
 from envs.rng import uniform
 
 END = -1  # what follows a step that terminated

@@ -55,21 +55,17 @@ class ThompsonSampling(BanditLearner):
         super().check(config, world)
 
     def _index(self) -> np.ndarray:
-        """Draw a mean of each arm from its posterior, float64 [K * N, A]."""
-        arms = self.counts.shape[1]
+        """Draw a mean of each arm from its posterior, [K * N, A]; inf where that is flat."""
+        arms, own = self.counts.shape[1], self.settings
         u = uniform(self.keys[:, None], self.actors.steps * arms + np.arange(arms))
         if self.world.reward_distribution == "bernoulli":
             mean = (1 + self.sums) / (2 + self.counts)
             drawn = betaincinv(1 + self.sums, 1 + self.counts - self.sums, u)
         else:
-            mean, drawn = self._draw_normal(u)
-        return np.maximum(drawn, mean) if self.settings.optimistic else drawn
-
-    def _draw_normal(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the posterior means of arms with normal rewards, and draws; inf without one."""
-        own, variance = self.settings, self.world.reward_noise**2
-        precision = own.prior_precision + self.counts / variance
-        proper = precision > 0
-        precision = np.where(proper, precision, 1)
-        mean = (own.prior_precision * own.prior_mean + self.sums / variance) / precision
-        return mean, np.where(proper, mean + ndtri(u) / np.sqrt(precision), np.inf)
+            variance = self.world.reward_noise**2
+            precision = own.prior_precision + self.counts / variance
+            proper = precision > 0
+            precision = np.where(proper, precision, 1)
+            mean = (own.prior_precision * own.prior_mean + self.sums / variance) / precision
+            drawn = np.where(proper, mean + ndtri(u) / np.sqrt(precision), np.inf)
+        return np.maximum(drawn, mean) if own.optimistic else drawn

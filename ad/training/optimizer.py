@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import reduce
 
 import torch
 
@@ -86,22 +85,17 @@ def loss_and_grad(
     optimizer: FlatAdamW, loss: LossFunction, micro_batches: Sequence[slice]
 ) -> LossAndGrad:
     """Sum `loss` and its gradient over `micro_batches`; 0 for parameters that it does not use."""
-    return reduce(
-        _add, (_micro_batch_loss_and_grad(optimizer, loss, part) for part in micro_batches)
-    )
-
-
-def _micro_batch_loss_and_grad(
-    optimizer: FlatAdamW, loss: LossFunction, micro_batch: slice
-) -> LossAndGrad:
-    value = loss(micro_batch)
-    gradient = torch.autograd.grad(value, optimizer.parameters, materialize_grads=True)
-    return value.detach(), optimizer.flatten(gradient)
-
-
-def _add(total: LossAndGrad, other: LossAndGrad) -> LossAndGrad:
-    """Add two results; the gradient of the first is changed in place."""
-    return total[0] + other[0], [a.add_(b) for a, b in zip(total[1], other[1], strict=True)]
+    total: LossAndGrad | None = None
+    for part in micro_batches:
+        value = loss(part)
+        gradient = torch.autograd.grad(value, optimizer.parameters, materialize_grads=True)
+        own = value.detach(), optimizer.flatten(gradient)
+        if total is not None:
+            summed = [a.add_(b) for a, b in zip(total[1], own[1], strict=True)]
+            own = total[0] + own[0], summed
+        total = own
+    assert total is not None  # there is at least one
+    return total
 
 
 def learning_rate(step: int, settings: TrainingConfig) -> float:

@@ -47,7 +47,14 @@ def check_fingerprint(content: dict, config: Experiment, split: Split) -> None:
     """Raise ConfigError, in one sentence, if a checkpoint is not one of this configuration."""
     made, present = content["fingerprint"], fingerprint(config, split)
     if made["world"] == present["world"]:
-        _refuse_tasks_trained_on(made["train_tasks"], split)
+        trained = {tuple(task) for task in made["train_tasks"]}
+        both = [task_name(task) for task in split.held_out_tasks if tuple(task.tolist()) in trained]
+        if both:
+            names = ", ".join(both[:5]) + (", ..." if both[5:] else "")
+            raise ConfigError(
+                f"the checkpoint was trained on {len(both)} of the held-out tasks ({names}): "
+                "its score on them would not be one on unseen tasks"
+            )
     for name in present:
         if made.get(name) != present[name]:
             what = f"{LABELS.get(name, name)} than the configured one"
@@ -60,17 +67,6 @@ def check_fingerprint(content: dict, config: Experiment, split: Split) -> None:
                 f"the checkpoint was trained with another {what}, so that its scores would not be "
                 "what they are called: train again with --fresh true"
             )
-
-
-def _refuse_tasks_trained_on(train_tasks: list[list[int]], split: Split) -> None:
-    trained = {tuple(task) for task in train_tasks}
-    both = [task_name(task) for task in split.held_out_tasks if tuple(task.tolist()) in trained]
-    if both:
-        names = ", ".join(both[:5]) + (", ..." if both[5:] else "")
-        raise ConfigError(
-            f"the checkpoint was trained on {len(both)} of the held-out tasks ({names}): "
-            "its score on them would not be one on unseen tasks"
-        )
 
 
 def hardware(config: Experiment, device: torch.device) -> dict[str, str | int]:

@@ -28,16 +28,9 @@ from ad.runtime.devices import choose_device, seed_torch
 from ad.runtime.parallel import split_evenly
 from ad.runtime.run import Run
 from ad.training import checkpoints
-from ad.training.compiling import compiled
 from ad.training.data_parallel import ALONE, SingleProcess
 from ad.training.nonfinite import MAX_BAD_BATCHES, NonFiniteGuard
-from ad.training.optimizer import (
-    FlatAdamW,
-    FlatTensors,
-    Metrics,
-    learning_rate,
-    loss_and_grad,
-)
+from ad.training.optimizer import FlatAdamW, FlatTensors, Metrics, learning_rate, loss_and_grad
 from ad.training.precision import uses_bfloat16
 from ad.training.provenance import check_fingerprint, fingerprint
 from envs.rng import derive_key
@@ -119,20 +112,7 @@ class BaseTrainer(ABC):
         self._load(self._newest())
 
     def _save(self) -> None:
-        keep_every = self.config.training.keep_every
-        checkpoints.save(self._checkpoints, self.step, self._content(), keep_every)
-
-    def _newest(self) -> dict | None:
-        """Return the newest readable checkpoint, None if there is none."""
-        return self.processes.broadcast(checkpoints.load_newest, self._checkpoints)
-
-    @property
-    def _checkpoints(self) -> Path:
-        return self.run.folder / "checkpoints"
-
-    def _content(self) -> dict:
-        """Return the content of a checkpoint."""
-        return {
+        content = {
             "model": {name: value.clone() for name, value in self.model.state_dict().items()},
             "optimizer": self._optimizer_state(),
             "metrics": [
@@ -143,6 +123,16 @@ class BaseTrainer(ABC):
             "config": dump(self.config),
             "fingerprint": fingerprint(self.config, self.run.split),
         }
+        keep_every = self.config.training.keep_every
+        checkpoints.save(self._checkpoints, self.step, content, keep_every)
+
+    def _newest(self) -> dict | None:
+        """Return the newest readable checkpoint, None if there is none."""
+        return self.processes.broadcast(checkpoints.load_newest, self._checkpoints)
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.run.folder / "checkpoints"
 
     def _resume(self) -> None:
         """Load the newest checkpoint with its count of bad batches, or start."""
@@ -238,8 +228,16 @@ class Trainer(BaseTrainer):
         return learning_rate(self.step - 1, self.config.training)
 
     def compile(self) -> None:
-        """Train with a compiled model from now on, if it compiles."""
-        self.forward = compiled(self.model, self._attempt)
+        """Train with a compiled model from now on, if it compiles: that needs a C++ compiler."""
+        forward = torch.compile(self.model)
+        try:  # forward and backward of one batch
+            self.model.train()
+            self.loss_and_grad(forward)
+        except Exception as error:  # compilers fail in many ways, each with an exception of its own
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            warn(f"torch.compile does not work here ({reason}); training runs without it, slower")
+        else:
+            self.forward = forward
 
     def train_step(self) -> None:
         """Take one optimizer step on the batch of the present train step."""
@@ -331,11 +329,6 @@ class Trainer(BaseTrainer):
         recomputes = self.config.training.activation_checkpointing
         model.memory.activation_checkpointing = recomputes
         return model
-
-    def _attempt(self, forward: Callable) -> None:
-        """Run forward and backward of one batch to see whether `forward` works."""
-        self.model.train()
-        self.loss_and_grad(forward)
 
     def _optimizer_state(self) -> dict:
         return self.optimizer.state_dict()

@@ -67,15 +67,6 @@ class Spaces(VecEnv):
         }
         return cast.get("", cast)
 
-    def reset(self):
-        raise NotImplementedError
-
-    def step_async(self, actions):
-        raise NotImplementedError
-
-    def step_wait(self):
-        raise NotImplementedError
-
     def close(self) -> None:
         """Do nothing."""
 
@@ -83,11 +74,10 @@ class Spaces(VecEnv):
         """Return None for each environment: the library reads `render_mode` alone."""
         return [None] * self.num_envs
 
-    def set_attr(self, attr_name, value, indices=None):
+    def _unused(self, *arguments, **named):
         raise NotImplementedError
 
-    def env_method(self, method_name, *args, indices=None, **kwargs):
-        raise NotImplementedError
+    reset = step_async = step_wait = set_attr = env_method = _unused
 
     def env_is_wrapped(self, wrapper_class, indices=None):
         """Return that no environment has a wrapper."""
