@@ -123,11 +123,5 @@ class MemoryOfFourSteps(ConstantValue):
 
 
 WORLDS = {
-    world.__name__: world
-    for world in (
-        ConstantValue,
-        ActionByObservation,
-        Counting,
-        TimeLimit,
-    )
+    world.__name__: world for world in (ConstantValue, ActionByObservation, Counting, TimeLimit)
 }

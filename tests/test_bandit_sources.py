@@ -4,9 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from recorded import (
-    played,
-)
+from recorded import played
 from scipy.stats import beta, norm
 from source_words import BANDIT_SOURCES
 from worlds import Bandit

@@ -17,13 +17,7 @@ from ad.runtime.run import Run
 from envs import make_vec
 from scripts.benchmark import measure, peers, rollouts, show, training
 from scripts.benchmark.__main__ import PARTS, main
-from scripts.benchmark.measure import (
-    Effort,
-    Measurement,
-    alternate,
-    median,
-    operations,
-)
+from scripts.benchmark.measure import Effort, Measurement, alternate, median, operations
 from scripts.benchmark.rollouts import RecomputedWindow
 
 TINY = Effort(repeats=1, scale=1e-9, quick=True)

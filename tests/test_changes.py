@@ -209,10 +209,7 @@ def test_a_collection_of_changing_tasks_resumes_with_the_same_bits(smoke, tmp_pa
     [
         (["--env.change", "2.5"], r"env.change .* must be 0, a probability, or a whole number"),
         (["--env.change", "2", "--method.name", "dpt"], "dpt, which learns the optimal actions"),
-        (
-            ["--env.change", "2", "--source.algorithm", "posterior_sampling"],
-            "whose agents have",
-        ),
+        (["--env.change", "2", "--source.algorithm", "posterior_sampling"], "whose agents have"),
         (["--env.change", "2", "--split.num_train_tasks", "7"], "two held-out tasks"),
         (["--evaluation.worlds", "[{change: 1.5}]"], "change must be 0, a probability"),
         (

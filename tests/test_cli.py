@@ -77,8 +77,7 @@ def test_a_verb_gets_its_run_and_its_options_and_ends_with_0(root, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [(ConfigError, 2), (MachineError, 3), (CorruptError, 4), (NumericError, 5)],
+    ("error", "code"), [(ConfigError, 2), (MachineError, 3), (CorruptError, 4), (NumericError, 5)]
 )
 def test_an_expected_failure_is_its_sentence_and_its_exit_code(
     error, code, root, monkeypatch, capsys

@@ -251,18 +251,18 @@ def test_a_changed_file_of_a_users_class_is_noticed(what, tmp_path):
 
 LATE = {  # what only shows when the component runs: still a sentence, and before it is trained
     "the world breaks its observation space: an observation is no value of": [
-        *("--env.id", f"{HERE}/components.py:Late", "--model.encoder", "table", *SEARCH),
+        *("--env.id", f"{HERE}/components.py:Late", "--model.encoder", "table", *SEARCH)
     ],
     "an observation is no value of Discrete.4.: 1.5": [
         *("--env.id", f"{HERE}/components.py:Halves", "--model.encoder", "table"),
         *("--env.tasks", "[{}, {}]", "--split.num_train_tasks", "1"),
     ],
     "breaks its observation space: an observation": [
-        *("--env.id", f"{HERE}/components.py:Liar", "--model.encoder", "table"),
+        *("--env.id", f"{HERE}/components.py:Liar", "--model.encoder", "table")
     ],
     "ended after 60 of 120 steps": ["--source.algorithm", f"{HERE}/components.py:Lazy"],
     "the model reads return_to_go, which ContextPolicy does not give": [
-        *("--method.name", f"{HERE}/components.py:Forgetful"),
+        *("--method.name", f"{HERE}/components.py:Forgetful")
     ],
 }
 
@@ -340,15 +340,15 @@ def test_cached_logits_of_pictures_are_those_of_a_full_pass(picture_spec, tokeni
 
 BAD = {
     "the key 'a-b' of the observation space": [
-        *("--env.id", f"{HERE}/components.py:Dashed", "--env.tasks", "[{}, {}]"),
+        *("--env.id", f"{HERE}/components.py:Dashed", "--env.tasks", "[{}, {}]")
     ],
     "it has no loss": ["--method.name", f"{HERE}/components.py:Lossless"],
     "has no _advance and no _observation": ["--env.id", f"{HERE}/components.py:Wordless"],
     "reads the field surprise, which nothing computes": [
-        *("--method.name", f"{HERE}/components.py:Unknowing"),
+        *("--method.name", f"{HERE}/components.py:Unknowing")
     ],
     r"evaluation\.policy\.target_return .*is not a setting": [
-        *("--evaluation.policy", "{target_return: 1}"),
+        *("--evaluation.policy", "{target_return: 1}")
     ],
 }
 

@@ -121,11 +121,7 @@ def test_the_goals_that_are_possible_are_those_with_the_same_rewards_until_one_i
 
 @pytest.mark.parametrize(
     ("kwargs", "num_tasks", "left_out"),
-    [
-        ({}, 80, [4, 4]),
-        ({"start": "corner"}, 80, [0, 0]),
-        ({"goal_on_start": True}, 81, None),
-    ],
+    [({}, 80, [4, 4]), ({"start": "corner"}, 80, [0, 0]), ({"goal_on_start": True}, 81, None)],
 )
 def test_the_start_is_a_task_only_if_the_goal_may_lie_there(kwargs, num_tasks, left_out):
     tasks = envs.make_base("DarkRoom-v0", **kwargs).all_tasks().tolist()

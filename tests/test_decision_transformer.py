@@ -287,16 +287,16 @@ def test_a_return_beyond_the_data_is_a_warning_once(capsys):
 
 BAD = {
     r"evaluation\.policy\.asked_return .*must be a number": [
-        *("--evaluation.policy", "{asked_return: true}"),
+        *("--evaluation.policy", "{asked_return: true}")
     ],
     r"evaluation\.calibration .*must be \[\] with behavior_cloning": [
-        *("--method.name", "behavior_cloning", "--evaluation.calibration", "[1]"),
+        *("--method.name", "behavior_cloning", "--evaluation.calibration", "[1]")
     ],
     r"evaluation\.asked_returns .*must be \[\] with behavior_cloning": [
-        *("--method.name", "behavior_cloning", "--evaluation.asked_returns", "[1]"),
+        *("--method.name", "behavior_cloning", "--evaluation.asked_returns", "[1]")
     ],
     r"windows_to_end .*must be at most 1 - data\.windows_from_start \(0\.5\), not 0\.6": [
-        *("--data.windows_to_end", "0.6"),
+        *("--data.windows_to_end", "0.6")
     ],
     r"evaluation\.calibration": ["--evaluation.calibration", "[much]"],
     r"method\.settings\.best_fraction": ["--method.settings.best_fraction", "0"],

@@ -70,10 +70,7 @@ needs_chromium = pytest.mark.skipif(
     bool(MISSING), reason=f"there is no {' and no '.join(MISSING)} on PATH"
 )
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node on PATH")
-ENGINES = [
-    pytest.param(in_chromium, marks=needs_chromium),
-    pytest.param(in_node, marks=needs_node),
-]
+ENGINES = [pytest.param(in_chromium, marks=needs_chromium), pytest.param(in_node, marks=needs_node)]
 
 
 def random_model(config):

@@ -106,11 +106,7 @@ REFUSED = [  # the first setting is wrong
 TASK_WORDS = "task|goal|key|door|kind"  # what a world calls its tasks
 
 
-@pytest.mark.parametrize(
-    ("env_id", "kwargs"),
-    REFUSED,
-    ids=str,
-)
+@pytest.mark.parametrize(("env_id", "kwargs"), REFUSED, ids=str)
 def test_a_bad_setting_is_refused_by_its_name(env_id, kwargs):
     name = next(iter(kwargs))
     with pytest.raises(ValueError, match=TASK_WORDS if name == "tasks" else name):
@@ -148,11 +144,7 @@ def test_writing_into_a_returned_observation_changes_no_state():
 
 
 @pytest.mark.parametrize(
-    ("mask", "error"),
-    [
-        (np.array([1, 0, 1]), TypeError),
-        (np.zeros(3, bool), ValueError),
-    ],
+    ("mask", "error"), [(np.array([1, 0, 1]), TypeError), (np.zeros(3, bool), ValueError)]
 )
 def test_a_bad_reset_mask_is_refused(mask, error):
     vec_env = batch(3)

@@ -80,8 +80,7 @@ def test_observations_that_minari_has_no_space_for_are_refused():
 
 
 @pytest.mark.parametrize(
-    "observation",
-    [{"n": 257}, {"shape": [3], "dtype": "float32"}, {"a": {"n": 3}, "b": {"n": 3}}],
+    "observation", [{"n": 257}, {"shape": [3], "dtype": "float32"}, {"a": {"n": 3}, "b": {"n": 3}}]
 )
 def test_observations_that_do_not_fit_into_the_arrays_of_xland_are_refused(observation):
     assert XLand().problem(RecordedWorld(observation=observation))

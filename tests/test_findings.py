@@ -140,14 +140,7 @@ def test_claims_are_counted_over_the_seeds_of_each_model(tmp_path):
         ["a", "It obeys.", "own", "play", f"holds: 5 of 5; {mean}", "holds: 1 of 1; 0.50"],
         ["", "", "stronger", "ablation", f"holds: 4 of 5; {mean}", "holds: 1 of 1; 0.50"],
         ["b", "It waits.", "own", "play", f"in part: 1 of 4; {mean}", "–"],
-        [
-            "",
-            "",
-            "stronger",
-            "patching",
-            f"does not: 1 of 5; {mean}",
-            "holds: 1 of 1; 0.50",
-        ],
+        ["", "", "stronger", "patching", f"does not: 1 of 5; {mean}", "holds: 1 of 1; 0.50"],
     ]
 
 

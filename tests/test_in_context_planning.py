@@ -217,12 +217,7 @@ def line() -> Exact:
 
 @pytest.mark.parametrize(
     ("changes", "better"),
-    [
-        ({}, 1),
-        ({"plan_steps": 2}, 0),
-        ({"num_samples": 1}, 0),
-        ({"time": 7}, 0),
-    ],
+    [({}, 1), ({"plan_steps": 2}, 0), ({"num_samples": 1}, 0), ({"time": 7}, 0)],
 )
 def test_a_plan_finds_the_better_action_as_far_as_it_looks(changes, better):
     logits = plan(line(), [2], **changes)

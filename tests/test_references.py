@@ -12,11 +12,7 @@ from ad.config.world import configured_split, configured_world
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.metrics import nauc
-from ad.evaluation.references import (
-    evaluated_references,
-    random_references,
-    source_references,
-)
+from ad.evaluation.references import evaluated_references, random_references, source_references
 from ad.evaluation.results import Evaluation, read_results
 from ad.evaluation.source_play import learned_returns
 from ad.pipeline import collect, evaluate, train

@@ -164,12 +164,7 @@ def test_a_foreign_world_starts_its_batch_again_and_says_so(smoke, tmp_path, cap
     assert "starts again: it left no snapshot" in capsys.readouterr().err
 
 
-ROOMS = [
-    {},
-    {"terminate": "false"},
-    {"start": "random"},
-    {"reward": "once", "terminate": "false"},
-]
+ROOMS = [{}, {"terminate": "false"}, {"start": "random"}, {"reward": "once", "terminate": "false"}]
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=str)

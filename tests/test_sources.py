@@ -5,10 +5,7 @@ import numpy as np
 import pytest
 from conftest import SMOKE
 from fields import FIELDS
-from recorded import (
-    assert_a_missing_history_comes_back_with_the_same_bytes,
-    played,
-)
+from recorded import assert_a_missing_history_comes_back_with_the_same_bytes, played
 from source_words import ROOM_SOURCES, SOURCE_WORDS
 
 from ad.cli import VERBS, exit_code
@@ -24,11 +21,7 @@ from envs.wrappers import VectorEpisodeLength
 
 TASKS = np.array([[0, 0], [0, 1], [2, 2]])
 STEPS = 60  # of each of the 3 x 4 environments
-WORLDS = {
-    "terminate": {},
-    "dense": {"terminate": False},
-    "random start": {"start": "random"},
-}
+WORLDS = {"terminate": {}, "dense": {"terminate": False}, "random start": {"start": "random"}}
 
 
 @pytest.fixture(params=ROOM_SOURCES)

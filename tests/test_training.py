@@ -5,12 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training_run import (
-    assert_same_bits,
-    forget_last_checkpoint,
-    logged,
-    train,
-)
+from training_run import assert_same_bits, forget_last_checkpoint, logged, train
 
 from ad.config.schema import TrainingConfig
 from ad.errors import ConfigError
