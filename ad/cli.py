@@ -531,8 +531,15 @@ def run_script(name: str, module: str = "__main__") -> None:
 def run_and_exit(verb: Callable[[Sequence[str]], None]) -> NoReturn:
     """Call `verb` with the command-line arguments and exit with its code."""
     signals.install()
-    _open_closed_streams()
-    _mute_other_ranks()
+    for name in ("stdout", "stderr"):  # the next file to be opened would get its descriptor
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
+    if os.environ.get("WORLD_SIZE", "1") != "1":  # of a machine one process of torchrun speaks
+        from ad.runtime import console
+
+        console.silence(os.environ.get("LOCAL_RANK", "0") != "0")
+        # PyTorch logs stack frames for each rank that it cannot reach. Read when torch is imported.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     sys.exit(exit_code(verb, sys.argv[1:]))
 
 
@@ -578,26 +585,6 @@ def _print(text: str) -> None:
     """Print `text`; the end of its reader, as in `--help | head`, ends this process quietly."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     print(text)
-
-
-def _open_closed_streams() -> None:
-    """Open the null device for each standard stream that the process was started without.
-
-    The next file to be opened, such as a checkpoint, would otherwise get its descriptor.
-    """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
-
-
-def _mute_other_ranks() -> None:
-    """Let one process of a machine speak, if torchrun started several."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        from ad.runtime import console
-
-        console.silence(os.environ.get("LOCAL_RANK", "0") != "0")
-        # PyTorch logs stack frames for each rank that it cannot reach. Read when torch is imported.
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
 
 if __name__ == "__main__":  # python -m ad.cli: the command of jobs

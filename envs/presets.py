@@ -34,11 +34,7 @@ def _room(
 
 
 def _key_room(
-    size: int | list[int],
-    episode_length: int,
-    start: str,
-    door_pays: str,
-    see_key: bool = False,
+    size: int | list[int], episode_length: int, start: str, door_pays: str, see_key: bool = False
 ) -> Preset:
     """Return the preset of a Key-to-Door."""
     kwargs = {"size": size, "start": start, "see_key": see_key, "door_pays": door_pays}

@@ -180,9 +180,7 @@ def _leaves(space: gymnasium.Space, name: str) -> Iterator[tuple[str, gymnasium.
         yield name, space
 
 
-def _children(
-    space: spaces.Dict | spaces.Tuple,
-) -> Iterator[tuple[str | int, gymnasium.Space]]:
+def _children(space: spaces.Dict | spaces.Tuple) -> Iterator[tuple[str | int, gymnasium.Space]]:
     for key, inner in space.items() if isinstance(space, spaces.Dict) else enumerate(space):
         if not KEY.fullmatch(str(key)):
             raise ValueError(

@@ -14,9 +14,7 @@ FACTS = ("optimal_return", "random_return")  # of an episode, float [K]
 
 
 def world_problems(
-    world: TaskOracle,
-    make_envs: Callable[[np.ndarray], VectorEpisodeLength],
-    episode_length: int,
+    world: TaskOracle, make_envs: Callable[[np.ndarray], VectorEpisodeLength], episode_length: int
 ) -> Iterator[str]:
     """Yield a sentence for each rule of `TaskOracle` and of vector environments that is broken.
 

@@ -146,10 +146,7 @@ def position_table_is_large_enough(positions, position, data, source, evaluation
         rollout, longest = "a rollout of evaluation.env_steps", evaluation.env_steps
     lengths = {
         "window": {"a window of data.context_length": data.context_length},
-        "history": {
-            rollout: longest,
-            "a training sequence": steps // data.history_stride,
-        },
+        "history": {rollout: longest, "a training sequence": steps // data.history_stride},
     }
     for what, length in lengths.get(position, {}).items():
         if length > positions:

@@ -168,7 +168,11 @@ def read_text(path: str | Path) -> str:
 
 def _override(data: Any, path: str, word: str) -> list[Problem]:
     """Set the dotted `path` of `data` to `word`, read as YAML unless the setting is text."""
-    if _type_at(path) is str or not word.strip():
+    kind = Experiment  # the declared type of the setting, None if there is none
+    for name in path.split("."):
+        known = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+        kind = {field.name: field.type for field in known}.get(name)
+    if kind is str or not word.strip():
         _put(data, path, word)
         return []
     value = YamlFile(word)
@@ -185,15 +189,6 @@ def _put(data: Any, path: str, value: Any) -> None:
             data = data[section]
     if isinstance(data, dict):  # else `validate` reports the section
         data[name] = value
-
-
-def _type_at(path: str) -> Any:
-    """Return the declared type of the setting at the dotted `path`, None if there is none."""
-    kind = Experiment
-    for name in path.split("."):
-        known = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
-        kind = {field.name: field.type for field in known}.get(name)
-    return kind
 
 
 def _build(data: Any, problems: list[Problem]) -> Experiment:

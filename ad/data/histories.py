@@ -19,7 +19,6 @@ from ad.data.store import PARTIAL, is_complete
 from ad.registry import METHODS, SOURCES
 from ad.runtime.files import sha256
 from ad.runtime.snapshots import read_metadata
-from envs.changes import Changes
 from envs.registry import file_hashes
 from envs.tasks import task_name
 
@@ -97,6 +96,9 @@ class HistoryStore:
         """
         env, source = self.config.env, self.config.source
         inputs, changes = self.inputs([task]), history_changes(self.config, task[None])
+        if changes:  # what the tasks of all episodes of an actor follow from: `Changes.tasks`
+            pool = changes.pools[0].tolist()
+            changes = {"rate": changes.rate, "key": changes.keys[0], "tasks": pool}
         return {
             "env": {"id": env.id, "kwargs": env.kwargs, "episode_length": env.episode_length},
             "task": task.tolist(),
@@ -109,8 +111,7 @@ class HistoryStore:
             "fields": {name: [str(f.dtype), *f.shape] for name, f in self.fields.items()},
             "versions": versions(),
             **({"inputs": inputs} if inputs else {}),
-            # What the tasks of all episodes of an actor follow from: `Changes.tasks`.
-            **({"changes": _described(changes)} if changes else {}),
+            **({"changes": changes} if changes else {}),
         }
 
     def manifest_mismatch(self, manifest: dict, task: np.ndarray) -> str:
@@ -141,10 +142,6 @@ class HistoryStore:
         The metadata is None where there is no snapshot to resume from.
         """
         return [(path, read_metadata(path)) for path in sorted(self.path.glob(f"{PARTIAL}*"))]
-
-
-def _described(changes: Changes) -> dict:
-    return {"rate": changes.rate, "key": changes.keys[0], "tasks": changes.pools[0].tolist()}
 
 
 def training_folders(config: Experiment, tasks: np.ndarray) -> list[Path] | None:

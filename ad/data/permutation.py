@@ -34,7 +34,11 @@ class PermutedWindows:
         """Draw `count` windows."""
         batch = self.windows.sample(rng, count)
         if self.has_actions:
-            batch |= _permuted_actions(batch, permutations(rng, count, self.num_actions))
+            table = permutations(rng, count, self.num_actions)  # action a is renamed table[:, a]
+            batch |= {name: _renamed(batch[name], table) for name in ACTIONS if name in batch}
+            if "action_mask" in batch:
+                old = table[:, None, :-1].argsort(-1)  # the action that a new one was, [B, 1, A]
+                batch["action_mask"] = np.take_along_axis(batch["action_mask"], old, axis=2)
         if self.num_observations:
             table = permutations(rng, count, self.num_observations)
             batch |= {name: _renamed(batch[name], table) for name in OBSERVATIONS if name in batch}
@@ -48,15 +52,6 @@ def permutations(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
     """
     drawn = rng.permuted(np.tile(np.arange(size), (count, 1)), axis=1)
     return np.pad(drawn, ((0, 0), (0, 1)), constant_values=size)
-
-
-def _permuted_actions(batch: Batch, table: np.ndarray) -> Batch:
-    """Return the fields of a batch that name actions, with action a renamed table[:, a]."""
-    renamed = {name: _renamed(batch[name], table) for name in ACTIONS if name in batch}
-    if "action_mask" in batch:
-        old = table[:, None, :-1].argsort(-1)  # the action that a new one was, [B, 1, A]
-        renamed["action_mask"] = np.take_along_axis(batch["action_mask"], old, axis=2)
-    return renamed
 
 
 def _renamed(values: np.ndarray, table: np.ndarray) -> np.ndarray:

@@ -165,6 +165,12 @@ def split_entry(evaluation: Evaluation, facts: TaskFacts) -> dict:
     per_task, facts = _per_task(episodes, evaluation.present)
     columns = {"optimal_return": facts.optimal_return, "optimal_length": facts.shortest}
     tasks, curve = evaluation.tasks, evaluation.returns.mean((0, 1))
+    low, high = metrics.bootstrap(np.stack(list(per_task.values()), axis=1))
+    intervals = zip(per_task, low.tolist(), high.tolist(), strict=True)
+    method = (
+        f"percentile bootstrap over {len(tasks)} tasks of one trained model, "
+        f"{metrics.RESAMPLES:,} resamples (low = high where all tasks score the same)"
+    )
     return {
         **{name: json_number(metrics.mean(values)) for name, values in per_task.items()},
         **{name: json_number(column.mean()) for name, column in columns.items()},
@@ -174,8 +180,8 @@ def split_entry(evaluation: Evaluation, facts: TaskFacts) -> dict:
         "num_tasks": len(tasks),
         "num_seeds": evaluation.returns.shape[1],
         "num_episodes": evaluation.returns.shape[2],
-        "ci95": _intervals(per_task),
-        "ci95_method": _interval_method(len(tasks)),
+        "ci95": {name: None if np.isnan(a) else [a, b] for name, a, b in intervals},
+        "ci95_method": method if len(tasks) > 1 else "one task: no interval, low = high",
         "per_task": [
             {"task": task_name(task)}
             | {name: json_number(values[k]) for name, values in (per_task | columns).items()}
@@ -240,21 +246,6 @@ def _per_task(
     }
     means = (own.mean((1, 2)) for own in now.values())
     return scores, TaskFacts(*means, episodes.facts.success_ends)
-
-
-def _intervals(per_task: dict[str, np.ndarray]) -> dict[str, list[float] | None]:
-    low, high = metrics.bootstrap(np.stack(list(per_task.values()), axis=1))
-    bounds = zip(per_task, low.tolist(), high.tolist(), strict=True)
-    return {name: None if np.isnan(a) else [a, b] for name, a, b in bounds}
-
-
-def _interval_method(num_tasks: int) -> str:
-    if num_tasks == 1:
-        return "one task: no interval, low = high"
-    return (
-        f"percentile bootstrap over {num_tasks} tasks of one trained model, "
-        f"{metrics.RESAMPLES:,} resamples (low = high where all tasks score the same)"
-    )
 
 
 def task_facts(world: TaskOracle, episode_length: int, tasks: np.ndarray) -> TaskFacts:

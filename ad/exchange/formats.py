@@ -5,7 +5,7 @@ verbs export_histories and import_histories then take its name.
 """
 
 import json
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -104,7 +104,7 @@ class Export:
             yield task, load_history(folder)
 
 
-class Reader:
+class Reader(ABC):
     """The open data set of an import at `place`, with its `contents`."""
 
     place: str
@@ -117,7 +117,6 @@ class Reader:
         Arrays [num_actors, stop - start, ...] by field, without `time`. In place of `terminated`
         and `truncated` there may be `done`, of a format that does not distinguish them.
         """
-        raise NotImplementedError
 
     @contextmanager
     def reading(self) -> Generator[None]:
@@ -129,7 +128,7 @@ class Reader:
             raise CorruptError(f"the data set {self.place} cannot be read: {text}") from error
 
 
-class Format:
+class Format(ABC):
     """A format of recorded histories. `place` is where a data set is: a path, or a name.
 
     The packages of the extra `extra` (`envs.extras`) are those that it imports. `lost` says what a
@@ -142,7 +141,6 @@ class Format:
     @abstractmethod
     def default_place(self, dataset: Path) -> str:
         """Return where the histories in the folder `dataset` are written unless the user says."""
-        raise NotImplementedError
 
     def problem(self, world) -> str | None:
         """Return why the format cannot hold the spaces of `world`, None if it can.
@@ -161,12 +159,10 @@ class Format:
 
         Raises ConfigError for values that the format cannot hold, OSError.
         """
-        raise NotImplementedError
 
     @abstractmethod
     def open(self, place: str) -> Reader:
         """Open a data set. Raises ConfigError for another layout, CorruptError for damage."""
-        raise NotImplementedError
 
 
 def new_format(name: str) -> Format:

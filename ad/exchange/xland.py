@@ -190,24 +190,19 @@ def _write_group(group, task: np.ndarray, history: History, export: Export) -> N
     shapes = {name: shape if name == "states" else shape[:2] for name in dtypes}
     create_arrays(group, {name: (shapes[name], np.dtype(own)) for name, own in dtypes.items()})
     for actor in range(shape[0]):
-        kept = {name: arrays[field][actor] for name, field in source.items() if field}
+        kept = {name: arrays[field][actor] for name, field in source.items()}
         kept["dones"] = arrays["terminated"][actor] | arrays["truncated"][actor]
         for start in range(0, shape[1], CHUNK):
             steps = slice(start, start + CHUNK)
             own = {name: values[steps] for name, values in kept.items()}
-            own["rewards"] = _half(own["rewards"])
+            with np.errstate(over="ignore"):
+                half = own["rewards"].astype(np.float16)
+            if len(wrong := own["rewards"][~np.isfinite(half)]):
+                text = f"holds rewards as float16, which has no {wrong[0]:g}"
+                raise ConfigError(f"the format xland {text}")
+            own["rewards"] = half
             if expert is not None:
                 own["expert_actions"] = expert[own["states"]]
             for name, values in own.items():
                 group[name][actor, steps] = values
             export.bar.update(len(own["dones"]))
-
-
-def _half(rewards: np.ndarray) -> np.ndarray:
-    """Return `rewards` as float16. Raises ConfigError if one is out of its range."""
-    with np.errstate(over="ignore"):
-        half = rewards.astype(np.float16)
-    if not np.isfinite(half).all():
-        wrong = rewards[~np.isfinite(half)][0]
-        raise ConfigError(f"the format xland holds rewards as float16, which has no {wrong:g}")
-    return half

@@ -26,11 +26,7 @@ class ConditionedTokens(Tokenizer):
         With further inputs there is the role `inputs`.
         """
         t = torch.arange(1, num_decisions + 1)
-        columns = {
-            "observation": (None, t, None),
-            "action": (None, None, t),
-            "decision": (t, t, t),
-        }
+        columns = {"observation": (None, t, None), "action": (None, None, t), "decision": (t, t, t)}
         if self.inputs:
             columns["inputs"] = (t, None, None)
         told = {role: interleave(*c[-self._num_each :])[:, :-1] for role, c in columns.items()}

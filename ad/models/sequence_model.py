@@ -35,10 +35,7 @@ class SequenceModel(nn.Module):
     segment_length: int | None = None
 
     def __init__(
-        self,
-        spec: Spec,
-        config: ModelConfig,
-        inputs: Mapping[str, nn.Module] | None = None,
+        self, spec: Spec, config: ModelConfig, inputs: Mapping[str, nn.Module] | None = None
     ):
         super().__init__()
         self.spec = spec
@@ -64,12 +61,7 @@ class SequenceModel(nn.Module):
             raise ConfigError(f"the memory of the model is a {name}, which has no attention")
         return self.memory
 
-    def forward(
-        self,
-        window: Window,
-        cache: Cache | None = None,
-        start: Start = 0,
-    ) -> torch.Tensor:
+    def forward(self, window: Window, cache: Cache | None = None, start: Start = 0) -> torch.Tensor:
         """Return the logits [B, T, A] of a window [B, T + 1]; the arguments are `hidden`'s."""
         return self.logits(self.hidden(window, cache, start))
 
@@ -77,12 +69,7 @@ class SequenceModel(nn.Module):
         """Return the action logits [..., A] of hidden states [..., C]."""
         return self.head(hidden)
 
-    def hidden(
-        self,
-        window: Window,
-        cache: Cache | None = None,
-        start: Start = 0,
-    ) -> torch.Tensor:
+    def hidden(self, window: Window, cache: Cache | None = None, start: Start = 0) -> torch.Tensor:
         """Return the hidden states [B, T, C] of the decisions of a window [B, T + 1].
 
         With a `cache`, which holds the tokens of the window's beginning, the other tokens are added

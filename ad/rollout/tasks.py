@@ -10,14 +10,7 @@ from ad.config.schema import EvaluationConfig, Experiment
 from ad.config.world import configured_world, make_envs, task_changes
 from ad.errors import ConfigError
 from ad.methods.policy import Observation, Policy, PolicyWrapper
-from ad.rollout.rollout import (
-    Rollout,
-    SelectAction,
-    greedy,
-    rollout,
-    rollouts_by_split,
-    sampled,
-)
+from ad.rollout.rollout import Rollout, SelectAction, greedy, rollout, rollouts_by_split, sampled
 from envs.changes import Changes
 from envs.rng import derive_key
 from envs.tasks import Split, task_name

@@ -17,14 +17,7 @@ from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError, SettingError
 from ad.evaluation.scores import SCORES
 from ad.registry import METHODS
-from ad.sweeps.format import (
-    FACTS,
-    BoardConfig,
-    GroupConfig,
-    RowConfig,
-    SweepConfig,
-    TableConfig,
-)
+from ad.sweeps.format import FACTS, BoardConfig, GroupConfig, RowConfig, SweepConfig, TableConfig
 from ad.sweeps.plan import Cell, PlannedRun, Sweep, check_titles, settings_text, training_hash
 
 SPLIT_SEED, SOURCE_SEED, TRAIN_SEED = (
@@ -227,11 +220,7 @@ def _cell(
 
 
 def _experiments(
-    sweep: Sweep,
-    file: str,
-    settings: dict[str, Any],
-    titles: Sequence[str],
-    names: dict[str, str],
+    sweep: Sweep, file: str, settings: dict[str, Any], titles: Sequence[str], names: dict[str, str]
 ) -> Iterator[Experiment]:
     """Yield the experiment of each seed and split, with the name of its training's first run."""
     splits, seeds = sweep.config.splits, sweep.choice.seeds

@@ -129,7 +129,7 @@ def _values(folder: Path, results: dict) -> dict[str, Any]:
     held_out, train = (results["splits"][split] for split in ("held_out", "train"))
     evaluation = read_results(folder / "results.csv")["held_out"]
     fifths = np.array_split(evaluation.successes, 5, axis=2)  # of [K, S, E]
-    references = results["references"]
+    references, by_action = results["references"], results.get("calibration_by_action", {})
     source = references.get("source_end", {}).get("train", {})
     random = references.get("random", {}).get("held_out", {})
     scores = {name: held_out.get(name) for name in KEPT} | {
@@ -154,7 +154,10 @@ def _values(folder: Path, results: dict) -> dict[str, Any]:
         },
         "curve": _curve(evaluation.returns, held_out["per_task"]),
         "per_task": {name: share for name, share in per_task.items() if share is not None},
-        "calibration": {action: _calibration(results, action) for action in ACTIONS},
+        "calibration": {
+            action: {repr(own["asked"]): own["achieved"] for own in by_action.get(action, ())}
+            for action in ACTIONS
+        },
         "references": {name: nauc for name, nauc in naucs.items() if nauc is not None},
     }
 
@@ -170,11 +173,6 @@ def _curve(returns: np.ndarray, per_task: Sequence[dict]) -> dict[str, float]:
     shares = (returns.mean(1) / np.array(optimal)[:, None]).mean(0)  # [E]
     kept = [episode for episode in CURVE_EPISODES if episode <= len(shares)]
     return {str(episode): float(shares[episode - 1]) for episode in kept}
-
-
-def _calibration(results: dict, action: str) -> dict[str, float]:
-    entries = results.get("calibration_by_action", {}).get(action, ())
-    return {repr(entry["asked"]): entry["achieved"] for entry in entries}
 
 
 def same_protocol(sweep: Sweep, config: Experiment) -> PlannedRun:

@@ -5,7 +5,7 @@ Tables replace what is between the marks of the Markdown file of the sweep, `<!-
 """
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,12 @@ def write_page(sweep: Sweep, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     write_text(root / f"{sweep.name}.html", page.html())
     if marked and sweep.page:
-        texts = _marked_tables(page)
+        texts = {  # of each section, its first table
+            section.title: block.markdown()
+            for section in page.sections
+            for block in reversed(section.blocks)
+            if isinstance(block, Table) and block.rows and section.title
+        }
         for name, text in texts.items():
             info(f"{name}\n\n{text}")
         with locked_files(sweep.records.parent):
@@ -88,21 +93,12 @@ def sweep_page(results: SweepResults) -> Page:
     has_pages = sweep.page is not None
     folder = sweep.page.parent if has_pages else Path()
     sections = [_group_section(results, group, folder) for group in sweep.groups]
-    if any(tables.BELOW_LEARNER in cell for cell in _cells(sections)):
+    shown = (block for own in sections for block in own.blocks if isinstance(block, Table))
+    if any(tables.BELOW_LEARNER in cell for own in shown for row in own.rows for cell in row):
         learner = sweep.config.learner
         note = PAIRED_FOOTNOTE.format(learner) if learner else FOOTNOTE
         sections.append(Section("", [Text(f"{tables.BELOW_LEARNER.strip()} {note}")]))
     return Page(title, subtitle, [_head(sweep, results), *sections])
-
-
-def _marked_tables(page: Page) -> dict[str, str]:
-    """Return the Markdown of the table of each section that has rows, by mark."""
-    found = {}
-    for section in page.sections:
-        for block in section.blocks:
-            if isinstance(block, Table) and block.rows and section.title:
-                found.setdefault(section.title, block.markdown())
-    return found
 
 
 def _plain(page: Page) -> Page:
@@ -113,14 +109,6 @@ def _plain(page: Page) -> Page:
         for section in page.sections
     ]
     return Page(page.title, page.subtitle, sections)
-
-
-def _cells(sections: Sequence[Section]) -> Iterator[str]:
-    for section in sections:
-        for block in section.blocks:
-            if isinstance(block, Table):
-                for row in block.rows:
-                    yield from row
 
 
 def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:

@@ -15,13 +15,7 @@ from ad.config.fields import as_yaml, label
 from ad.config.schema import EvaluationConfig, Experiment, config_hash
 from ad.errors import ConfigError
 from ad.methods import build_method
-from ad.sweeps.format import (
-    BoardConfig,
-    GroupConfig,
-    RowConfig,
-    SweepConfig,
-    TableConfig,
-)
+from ad.sweeps.format import BoardConfig, GroupConfig, RowConfig, SweepConfig, TableConfig
 from envs.registry import did_you_mean
 
 

@@ -82,13 +82,16 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
             if is_below and "nauc" in scores:
                 cells[scores.index("nauc")] += BELOW_LEARNER
             compared = None if world else results.comparisons.get(place)
+            against = compared.text() if compared else UNKNOWN
+            if compared and config.paired:
+                against = f"{sweep.rows[cell.row].against}: {against}"
             rows.append(
                 {
                     "title": _title(results, cell, folder) + (f", {world}" if world else ""),
                     "knows": knows(cell),
                     "scores": cells,
                     "references": _references_text(results, place, world),
-                    "against": _against(results, place) if compared else UNKNOWN,
+                    "against": against,
                     "transitions": _transitions(cell),
                     "runs": _runs(results, cell),
                 }
@@ -447,12 +450,6 @@ def _runs(results: SweepResults, cell: Cell) -> str:
     """Return the number of runs that a row is the mean of, as text."""
     made, planned = len(results.made[cell.group, cell.row]), len(cell.runs)
     return str(made) + ("" if made == planned else f" of {planned}")
-
-
-def _against(results: SweepResults, place: Place) -> str:
-    """Return the comparison of a cell as text, with the row that it is compared with if paired."""
-    text, sweep = results.comparisons[place].text(), results.sweep
-    return f"{sweep.rows[place[1]].against}: {text}" if sweep.config.paired else text
 
 
 def knows(cell: Cell) -> str:

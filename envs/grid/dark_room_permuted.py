@@ -27,11 +27,7 @@ class DarkRoomPermuted(GridWorld):
     action_names = ()  # they are other moves in each task
 
     def __init__(
-        self,
-        num_envs: int | None = None,
-        tasks=None,
-        size: int = 9,
-        render_mode: str | None = None,
+        self, num_envs: int | None = None, tasks=None, size: int = 9, render_mode: str | None = None
     ):
         self._room = DarkRoom(size=size, start="corner", terminate=False)  # knows the facts
         self._corner, self._goal = [[size - 1, size - 1]], size**2 - 1

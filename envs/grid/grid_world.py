@@ -51,11 +51,7 @@ class GridWorld(World):
     action_names = ("stay", "up", "down", "left", "right")
 
     def __init__(
-        self,
-        num_envs: int | None,
-        tasks,
-        shape: tuple[int, int],
-        render_mode: str | None = None,
+        self, num_envs: int | None, tasks, shape: tuple[int, int], render_mode: str | None = None
     ):
         self.shape, self._table = shape, self._successor_table(shape)
         observations = Discrete(math.prod(self.observation_factors or shape))

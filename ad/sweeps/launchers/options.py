@@ -19,13 +19,7 @@ LAUNCHER_OPTIONS = (
         "settings of the launcher as YAML, e.g. '{jobs: 4}'; --help launchers lists them",
         for_jobs=False,
     ),
-    Option(
-        "dry",
-        "print the commands of the jobs, and stop",
-        "false",
-        flag,
-        for_jobs=False,
-    ),
+    Option("dry", "print the commands of the jobs, and stop", "false", flag, for_jobs=False),
 )
 
 
