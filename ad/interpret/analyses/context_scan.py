@@ -76,7 +76,7 @@ TRAIN = Variant("intact, train tasks", "intact, train tasks", on_train_tasks=Tru
 
 
 class ContextScan(Analysis):
-    """Returns and action probabilities by rewards, length, temperature and learner in context."""
+    """Returns and actions by rewards, how far back they are, length, temperature and learner."""
 
     reads_attention: ClassVar[bool] = False
     reads_outputs: ClassVar[bool] = True

@@ -53,7 +53,7 @@ class Decisions:
 
 
 class Probes(Analysis):
-    """Scores of linear and MLP probes after each layer: goal, distance, asked return, situation."""
+    """Scores of linear and MLP probes after each layer: task, distance, past rewards, situation."""
 
     sources: ClassVar[Sequence[str]] = (ROLLOUT,)
     reads_attention: ClassVar[bool] = False
