@@ -2,6 +2,7 @@
 
 import math
 import re
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from sweeps import page_of, records_of, results_of, write_sweep
 from test_sweep_plan import BOARD, STUDY, TABLES, changed
 
+from ad.runtime.run import world_title
 from ad.sweeps import tables
 from ad.sweeps.load import load_sweep
 from ad.sweeps.pages import write_page
@@ -126,6 +128,7 @@ def test_paired_runs_are_compared_split_by_split_where_the_plan_says_so(tmp_path
         "learner": {"settings": {"method.name": "source", "source.algorithm": "q_learning"}},
         "distillation": {"against": "learner"},
         "labels": {"settings": {"method.name": "dpt"}},
+        "clone": {"settings": {"method.name": "behavior_cloning"}},
         "informed": {"variant": "informed"},
     }
     plan = {
@@ -140,20 +143,43 @@ def test_paired_runs_are_compared_split_by_split_where_the_plan_says_so(tmp_path
         "learner": [0.1, 0.5, 0.9],
         "distillation": [0.2, 0.61, 0.99],
         "labels": [0.0, 0.42, 0.83],
+        "clone": [0.0, 0.42, 0.83],
     }
     results = results_of(sweep, own)
     lines = rows_of(results, "room")
     # Differences 0.1, 0.11, 0.09: error 0.01 / sqrt(3), t(0.975, 2) = 4.302653, t = 17.32
-    text = "learner: +0.100 [+0.075, +0.125], p 0.0033"
+    text = "learner: +0.100 [+0.075, +0.125], p 0.0033, above in 3 of 3"
     assert lines["distillation"]["difference of NAUC from that of"] == text
     assert lines["labels"]["difference of NAUC from that of"] == "–"
     marked = [title for title, line in lines.items() if "†" in line.get("NAUC", "")]
-    assert marked == ["labels"]  # by pairs: -0.1, -0.08, -0.07, though the learner differs by 0.8
+    # By pairs -0.1, -0.08, -0.07: p 0.011, corrected 0.022, though runs differ by 0.8.
+    assert marked == ["clone"]  # the other one knows the optimal actions
     knows = {row[0]: row[1] for row in tables.summary_table(results).rows}
     assert knows["learner"] == knows["distillation"] == "nothing"
     assert (knows["labels"], knows["informed"]) == ("optimal actions", "the family of tasks")
     assert tables.paired_table(results).rows == [["distillation", "learner", "room", "–", "–"]]
     assert "distillation with learner" in page_of(sweep, results.records)
+
+
+def test_a_group_shows_the_results_of_the_world_that_it_names(tmp_path):
+    room = deepcopy(BOARD["groups"]["room"])
+    large = deepcopy(room) | {"world": world_title({"change": 2})}
+    large["settings"] = {"evaluation.worlds": [{"change": 2}]}
+    groups = {"large": large, "room": room}
+    rows = {"first": {}, "second": {"settings": {"training.steps": 21}}}
+    sweep = write_sweep(tmp_path, {"groups": groups, "rows": rows, "seeds": [0]})
+    assert len(sweep.planned_runs()) == 2  # groups share them: those with the further world
+    assert all(run.config.evaluation.worlds for run in sweep.planned_runs())
+    records = records_of(sweep, {"first": [0.5], "second": [0.6]})
+    key = next(run.key for run in sweep.planned_runs() if run.row == "first")
+    own = records[key].values
+    there = {large["world"]: own[""] | {"scores": {"nauc": 0.2}}}
+    records[key] = replace(records[key], values=own | there)
+    results = sweep_results(sweep, records)
+    assert results.values(("large", "first"), "nauc") == [0.2]
+    assert results.values(("room", "first"), "nauc") == [0.5]
+    assert ("large", "second") not in results.made  # it was not evaluated there yet
+    assert list(rows_of(results, "large")) == ["first"]
 
 
 def test_the_tuning_table_has_the_best_of_the_tries_that_did_not_fail(tmp_path):

@@ -49,6 +49,9 @@ class GroupConfig:
     # scores with intervals, as columns; empty: the returns achieved for asked ones if all rows have
     # `evaluation.calibration`, otherwise the scores of the sweep
     scores: list[str] = field([])
+    # title of the entry of `evaluation.worlds` whose results the group shows, e.g. "change 25", of
+    # rows that are evaluated there; empty: those of the runs' own world
+    world: str = field("")
 
 
 @dataclass(frozen=True)

@@ -208,9 +208,9 @@ def _cell(
             raise ConfigError(f"no group has a variant {as_yaml(entry.variant)}")
         return Cell(title, row, [], f"the group has no variant {as_yaml(entry.variant)}")
     common = sweep.config.settings | group.settings
-    if problem := _problem(sweep, file, common, entry, plain):
-        return Cell(title, row, [], problem)
     settings = common | group.variants.get(entry.variant, {})
+    if problem := _problem(sweep, file, settings, entry, plain):
+        return Cell(title, row, [], problem)
     settings |= entry.settings | (entry.tuned or {}) | sweep.choice.settings
     # Runs that try settings are named after the row that they tune.
     tuned = next((own for own, tried in sweep.tried.items() if row in tried), row)
@@ -259,7 +259,8 @@ def _problem(
 ) -> str:
     """Return why the method of a row cannot learn in the world of its group, "" if it can.
 
-    plain: the experiments of groups without the settings of rows, each of which is loaded once.
+    plain: the experiments of groups and their variants without the settings of rows, each of which
+    is loaded once.
     """
     if not sweep.config.rows or "method.name" not in entry.settings:
         return ""

@@ -35,7 +35,8 @@ ENTRIES = (
     "in no comparison."
 )
 PAIRED_FOOTNOTE = (
-    "An NAUC below that of {}: the 95 % interval of the differences of pairs of runs is below 0."
+    "An NAUC below that of {}, by pairs of runs: the p value, corrected for all rows and groups of "
+    "the page (Holm 1979), is below 0.05. Rows that know more than nothing have no mark."
 )
 
 
@@ -164,7 +165,8 @@ def _summary(results: SweepResults) -> Iterator[Block]:
         yield Text(
             f"Aggregates of {SCORES[sweep.config.score].heading} over the groups in which all of "
             "these rows have all runs (Agarwal et al. 2021): means over runs, with intervals by "
-            "Student's t over the values of single runs."
+            "Student's t over the values of single runs. The groups are "
+            f"{'; '.join(tables.complete_groups(results))}."
         )
         yield tables.aggregates_table(results)
         yield tables.profile_chart(results)
@@ -208,8 +210,9 @@ def _method(results: SweepResults) -> Iterator[str]:
             interval, Student's t over the runs, is that for a new split, new source agents and a
             new training. Rows are compared by pairs of runs on the same split, only as the plan
             of the board names beforehand: {"; ".join(named)}. The column has the mean difference
-            of {score}, its 95 % interval, which is that of a single comparison, and its p value,
-            corrected over the groups of this pair of rows and not over the page (Holm 1979). A
+            of {score}, its 95 % interval, which is that of a single comparison, its p value,
+            corrected over the groups of this pair of rows and not over the page (Holm 1979), and
+            in how many pairs the row is above the other. A
             difference that is not significant does not show that two rows are equal."""
         return
     yield f"""The last column but the counts compares {score} with that of the baseline: the

@@ -123,8 +123,10 @@ class Sweep:
         most = max((len(cell.runs) for cell in self.cells), default=0)
         runs = (cell.runs[n] for n in range(most) for cell in self.cells if n < len(cell.runs))
         unique: dict[str, PlannedRun] = {}
-        for run in runs:
-            unique.setdefault(run.key, run)
+        for run in runs:  # of equal keys the one that is evaluated in most worlds
+            other = unique.setdefault(run.key, run)
+            if len(run.config.evaluation.worlds) > len(other.config.evaluation.worlds):
+                unique[run.key] = run
         return list(unique.values())
 
     def select(

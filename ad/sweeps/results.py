@@ -6,11 +6,12 @@ Runs on one split are independent; of runs on several splits, the means of the s
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from ad.evaluation.scores import (
     SCORES,
+    WORSE,
     Comparison,
     Deviation,
     Estimate,
@@ -20,7 +21,7 @@ from ad.evaluation.scores import (
     pool,
     split_means,
 )
-from ad.sweeps.plan import Cell, Sweep, reads_histories
+from ad.sweeps.plan import Cell, PlannedRun, Sweep, reads_histories
 from ad.sweeps.records import Record, Records, read_records
 
 Place = tuple[str, str]  # the titles of a group and a row
@@ -126,7 +127,7 @@ class SweepResults:
         differences = {}
         for place, baseline in baselines.items():
             if place != baseline:
-                differences[place] = self._differences(place, baseline)
+                differences[place] = self.differences(place, baseline)
         return compare(differences, None)
 
     def _paired_comparisons(self) -> dict[Place, Comparison]:
@@ -136,19 +137,22 @@ class SweepResults:
             differences = {}
             for group in self.sweep.groups if entry.against else ():
                 places = (group, row), (group, entry.against)
-                differences[group, row] = self._differences(*places)
+                differences[group, row] = self.differences(*places)
             compared |= compare(differences, None)
         return compared
 
-    def is_below(self, place: Place, other: Place) -> bool:
-        """Return whether a cell has a lower compared score than another one, by pairs of splits.
+    @cached_property
+    def below_learner(self) -> frozenset[Place]:
+        """The cells with a lower compared score than the learner of their group.
 
-        It has if the 95 % interval of the differences is below 0.
+        The p values, of the differences on the splits of both, are corrected for all cells.
         """
-        high = estimate(self._differences(place, other)).high
-        return high is not None and high < 0
+        learner = self.sweep.config.learner
+        others = [place for place in self.made if learner and place[1] != learner]
+        compared = compare({p: self.differences(p, (p[0], learner)) for p in others}, None)
+        return frozenset(place for place, own in compared.items() if own.verdict == WORSE)
 
-    def _differences(self, place: Place, other: Place) -> list[float]:
+    def differences(self, place: Place, other: Place) -> list[float]:
         """Return the compared score of a cell minus that of another one, by splits of both."""
         own, base = self._split_means(place), self._split_means(other)
         return [own[split] - base[split] for split in own if split in base]
@@ -163,12 +167,13 @@ def sweep_results(sweep: Sweep, records: Records) -> SweepResults:
     """Return the results of the sweep's cells by the `records`, failures left out."""
     made = {
         (cell.group, cell.row): [
-            records[run.key]
+            _seen_in(records[run.key], run, sweep.groups[cell.group].world)
             for run in cell.runs
             if run.key in records and not records[run.key].failure
         ]
         for cell in sweep.cells
     }
+    made = {place: [record for record in own if record.values] for place, own in made.items()}
     failed = frozenset(
         (cell.group, cell.row)
         for cell in sweep.cells
@@ -179,6 +184,14 @@ def sweep_results(sweep: Sweep, records: Records) -> SweepResults:
         if record.group in sweep.groups:
             entries.setdefault((record.group, entry_title(record)), []).append(record)
     return SweepResults(sweep, {p: own for p, own in made.items() if own}, failed, entries)
+
+
+def _seen_in(record: Record, run: PlannedRun, world: str) -> Record:
+    """Return the record with the values of `world` as its own, and no values without them."""
+    if not world or not run.config.evaluation.worlds:
+        return record
+    own = record.values.get(world)
+    return replace(record, values={"": own} if own else {})
 
 
 def entry_title(record: Record) -> str:

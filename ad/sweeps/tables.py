@@ -76,7 +76,8 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
             cells += [results.text(place, name, world, interval=False) for name in means]
             nauc = results.estimate(place, "nauc", world).mean
             if config.learner:
-                is_below = not world and results.is_below(place, (group, config.learner))
+                is_below = not world and place in results.below_learner
+                is_below &= knows(cell) == KNOWS["nothing"]
             else:
                 is_below = least is not None and nauc is not None and nauc < least
             if is_below and "nauc" in scores:
@@ -84,7 +85,10 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
             compared = None if world else results.comparisons.get(place)
             against = compared.text() if compared else UNKNOWN
             if compared and config.paired:
-                against = f"{sweep.rows[cell.row].against}: {against}"
+                other = sweep.rows[cell.row].against
+                pairs = results.differences(place, (group, other))
+                above = sum(own > 0 for own in pairs)
+                against = f"{other}: {against}, above in {above} of {len(pairs)}"
             rows.append(
                 {
                     "title": _title(results, cell, folder) + (f", {world}" if world else ""),
@@ -230,21 +234,28 @@ def complete_scores(results: SweepResults) -> dict[str, np.ndarray]:
     is the smallest number of runs of a cell. Returns {} for a board with one run a cell, which has
     no interval.
     """
-    sweep = results.sweep
-    score = sweep.config.score
-    known = {(c.group, c.row): results.known((c.group, c.row), score) for c in sweep.cells}
-    scores = {
-        (cell.group, cell.row): known[cell.group, cell.row]
-        for cell in sweep.cells
-        if cell.runs and len(known[cell.group, cell.row]) == len(cell.runs)
-    }
-    baseline = sweep.config.baseline
-    groups = [group for group in sweep.groups if (group, baseline) in scores]
+    sweep, scores, groups = results.sweep, _whole_cells(results), complete_groups(results)
     rows = [row for row in sweep.rows if groups and all((g, row) in scores for g in groups)]
     runs = min((len(scores[g, row]) for g in groups for row in rows), default=0)
     if runs < 2:
         return {}
     return {row: np.array([scores[g, row][:runs] for g in groups]).T for row in rows}
+
+
+def complete_groups(results: SweepResults) -> list[str]:
+    """Return the groups in which the baseline has all its runs."""
+    baseline, whole = results.sweep.config.baseline, _whole_cells(results)
+    return [group for group in results.sweep.groups if (group, baseline) in whole]
+
+
+def _whole_cells(results: SweepResults) -> dict[tuple[str, str], list[float]]:
+    """Return the compared scores of each cell with all its runs, by its group and row."""
+    score, scores = results.sweep.config.score, {}
+    for cell in results.sweep.cells:
+        known = results.known((cell.group, cell.row), score)
+        if cell.runs and len(known) == len(cell.runs):
+            scores[cell.group, cell.row] = known
+    return scores
 
 
 def aggregates_table(results: SweepResults) -> Table:
@@ -256,8 +267,10 @@ def aggregates_table(results: SweepResults) -> Table:
         for name, (statistic, low, high) in AGGREGATES.items():
             arguments = (own, scores[baseline]) if "{}" in name else (own,)
             each = [statistic(*(a[run : run + 1] for a in arguments)) for run in range(len(own))]
-            text = estimate(each, low=low, high=high).text(".3f")
-            texts.append(UNKNOWN if row == baseline and "{}" in name else text)
+            if "{}" in name:  # a share of few pairs, of which Student's t says nothing
+                texts.append(UNKNOWN if row == baseline else number(np.mean(each), ".3f"))
+            else:
+                texts.append(estimate(each, low=low, high=high).text(".3f"))
         rows.append([row, str(own.shape[1]), *texts])
     headings = [name.format(baseline) for name in AGGREGATES]
     return Table([results.sweep.config.heading, "groups", *headings], rows)
