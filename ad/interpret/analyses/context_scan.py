@@ -141,7 +141,8 @@ def _reach_rows(results: Results) -> list[list[str]]:
         label = {"other rewards": others, "decisions ago": ago}
         numbers = zip(array.at(**label), *bounds.at(**label), strict=True)
         cells = [estimate_text(*each, ".3f") for each in numbers]
-        distance = f"{ago} to {2 * ago - 1} decisions" if ago > 1 else "1 decision"
+        first = int(ago)
+        distance = f"{first} to {2 * first - 1} decisions" if first > 1 else "1 decision"
         name = f"a reward {distance} ago, others {others}"
         rows.append([name, *cells, *[UNKNOWN] * (len(PERIODS) + 1)])
     return rows
