@@ -9,7 +9,7 @@ from torch import nn
 from ad.models.encoders.base import Encoder
 from ad.models.encoders.pictures import Patches, place_sinusoids
 from envs.minigrid.encoding import has_cells
-from envs.spaces import Array, Part
+from envs.spaces import Array
 
 
 class BagOfWords(Encoder):
@@ -20,17 +20,14 @@ class BagOfWords(Encoder):
     makes its place matter: a sum of words and places alone would not tell which word is where.
     """
 
+    supports = staticmethod(has_cells)
+
     def __init__(self, part: Array, width: int):
         super().__init__()
         self.words = Patches(part, width)
         self.register_buffer("places", place_sinusoids(*part.shape[:2], width), persistent=False)
         self.cell, self.out = nn.Linear(width, width), nn.Linear(width, width)
         self.scale = 1 / math.sqrt(math.prod(part.shape[:2]))
-
-    @staticmethod
-    def supports(part: Part) -> bool:
-        """Return whether `part` is a picture of cells."""
-        return has_cells(part)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., C] of `values` [..., H, W, 3]."""

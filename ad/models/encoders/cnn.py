@@ -8,7 +8,7 @@ from torch import nn
 
 from ad.models.encoders.base import Encoder
 from ad.models.encoders.pictures import Patches, is_picture
-from envs.spaces import Array, Part
+from envs.spaces import Array
 
 KERNEL = 3  # cells or patches on a side
 
@@ -18,6 +18,8 @@ class ConvolutionalEncoder(Encoder):
 
     A quarter of the width are channels, at least 8.
     """
+
+    supports = staticmethod(is_picture)
 
     def __init__(self, part: Array, width: int):
         super().__init__()
@@ -31,16 +33,10 @@ class ConvolutionalEncoder(Encoder):
         shrunk = [size - 2 * (KERNEL - 1 - 2 * padding) for size in self.patches.grid]
         self.out = nn.Linear(channels * math.prod(shrunk), width)
 
-    @staticmethod
-    def supports(part: Part) -> bool:
-        """Return whether `part` is a picture."""
-        return is_picture(part)
-
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., C] of `values` [..., H, W, D]."""
-        maps = F.gelu(self.patches(values.reshape(-1, *values.shape[-3:]))).movedim(
-            -1, 1
-        )  # [N, channels, H, W]
+        maps = F.gelu(self.patches(values.reshape(-1, *values.shape[-3:])))
+        maps = maps.movedim(-1, 1)  # [N, channels, H, W]
         for convolution in self.convolutions:
             maps = F.gelu(convolution(maps))
         return self.out(maps.flatten(1)).view(*values.shape[:-3], -1)

@@ -14,15 +14,12 @@ from envs.spaces import Array, Part
 class OneHotLinear(Encoder):
     """A learned vector for each object, color and state at each place; those present are added."""
 
+    supports = staticmethod(has_cells)
+
     def __init__(self, part: Array, width: int):
         super().__init__()
         rows, columns, _ = part.shape
         self.linear = nn.Linear(rows * columns * NUM_PLANES, width)
-
-    @staticmethod
-    def supports(part: Part) -> bool:
-        """Return whether `part` is a picture of cells."""
-        return has_cells(part)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., C] of `values` [..., H, W, 3]."""

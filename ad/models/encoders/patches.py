@@ -8,7 +8,7 @@ from torch import nn
 
 from ad.models.encoders.base import Encoder
 from ad.models.encoders.pictures import Patches, is_picture
-from envs.spaces import Array, Part
+from envs.spaces import Array
 
 INNER = 32  # width of the vector of a cell or patch
 
@@ -20,17 +20,14 @@ class FlatPatches(Encoder):
     more parameters than a `BagOfWords`, which adds the vectors of all places.
     """
 
+    supports = staticmethod(is_picture)
+
     def __init__(self, part: Array, width: int):
         super().__init__()
         self.patches = Patches(part, INNER)
         columns, rows = self.patches.grid  # a view of MiniGrid is [x, y, 3]
         self.column, self.row = nn.Embedding(columns, INNER), nn.Embedding(rows, INNER)
         self.out = nn.Linear(math.prod(self.patches.grid) * INNER, width)
-
-    @staticmethod
-    def supports(part: Part) -> bool:
-        """Return whether `part` is a picture."""
-        return is_picture(part)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., C] of `values` [..., H, W, D]."""

@@ -6,7 +6,7 @@ from torch import nn
 
 from ad.models.encoders.base import Encoder
 from ad.models.encoders.pictures import Patches, is_picture, place_sinusoids
-from envs.spaces import Array, Part
+from envs.spaces import Array
 
 HEADS = 2
 
@@ -16,6 +16,8 @@ class VisionTransformer(Encoder):
 
     The block has half the width, at least 8. The place of a cell is a fixed sinusoid.
     """
+
+    supports = staticmethod(is_picture)
 
     def __init__(self, part: Array, width: int):
         super().__init__()
@@ -28,16 +30,10 @@ class VisionTransformer(Encoder):
         self.up, self.down = nn.Linear(inner, 2 * inner), nn.Linear(2 * inner, inner)
         self.out = nn.Linear(inner, width)
 
-    @staticmethod
-    def supports(part: Part) -> bool:
-        """Return whether `part` is a picture."""
-        return is_picture(part)
-
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., C] of `values` [..., H, W, D]."""
-        x = (self.patches(values.reshape(-1, *values.shape[-3:])) + self.places).flatten(
-            1, 2
-        )  # [N, places, inner]
+        x = self.patches(values.reshape(-1, *values.shape[-3:])) + self.places
+        x = x.flatten(1, 2)  # [N, places, inner]
         x = x + self.mix(self._attend(self.norms[0](x)))
         x = x + self.down(F.gelu(self.up(self.norms[1](x))))
         return self.out(self.norms[2](x).mean(1)).view(*values.shape[:-3], -1)

@@ -9,7 +9,7 @@ from torch import nn
 from ad.models.encoders.base import Encoder
 from ad.models.encoders.pictures import place_sinusoids
 from envs.minigrid.encoding import WORDS, has_words
-from envs.spaces import Array, Part
+from envs.spaces import Array
 
 
 class MissionWords(Encoder):
@@ -19,6 +19,8 @@ class MissionWords(Encoder):
     it matter: a sum of words and places alone would not tell what is put next to what.
     """
 
+    supports = staticmethod(has_words)
+
     def __init__(self, part: Array, width: int):
         super().__init__()
         (most,) = part.shape
@@ -27,11 +29,6 @@ class MissionWords(Encoder):
         self.register_buffer("places", places, persistent=False)
         self.inner, self.out = nn.Linear(width, width), nn.Linear(width, width)
         self.scale = 1 / math.sqrt(most)
-
-    @staticmethod
-    def supports(part: Part) -> bool:
-        """Return whether `part` is a mission."""
-        return has_words(part)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., C] of the numbers of words, `values` [..., L]."""
