@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ad.exchange.hdf5 import new_file
-from ad.exchange.xland import NUM_ACTIONS, create_arrays
+from ad.exchange.xland import NUM_ACTIONS, create_arrays, new_file
 from envs.rng import derive_key
 
 VIEW = 5, 5  # cells

@@ -21,8 +21,7 @@ def collect(run: Run, fresh: bool = False, wait: bool = False) -> int:
     """Collect the missing histories of the train tasks, with `fresh` all; returns their number.
 
     Missing histories of other experiments that the source reads are collected first; `fresh` keeps
-    them.
-    An interrupted collection is resumed, and gives the same bytes. Raises LockedError while
+    them. An interrupted collection is resumed, and gives the same bytes. Raises LockedError while
     another process collects into the same dataset; with `wait`, waits for its end.
     """
     histories, split, length = HistoryStore(run.config), run.split, run.config.env.episode_length

@@ -82,7 +82,15 @@ class CollectionJob:
             raise
 
     def _run(self, stop_requested) -> None:
-        with self._bar() as bar:
+        num_actors = self.config.source.num_envs * len(self.tasks)
+        with tqdm(
+            total=self.steps * num_actors,
+            initial=self.writer.written * num_actors,
+            desc="collect",
+            unit=" steps",
+            unit_scale=True,
+            disable=None,
+        ) as bar:
             for chunk in self.source.run(self.steps):
                 self.writer.append(chunk)
                 arrays = chunk.arrays
@@ -115,28 +123,14 @@ class CollectionJob:
             return
         self.writer.flush()
         state = {"source": self.source.state(), "histories": self.writer.state()}
-        save_state(self.writer.partial, self.writer.written, state, self._metadata())
-        self.last_save = time.monotonic()
-
-    def _metadata(self) -> dict:
-        """Return what a snapshot belongs to."""
-        return {
+        metadata = {  # what a snapshot belongs to
             "tasks": self.tasks.tolist(),
             "source_seed": self.config.source.source_seed,
             "versions": versions(),
             "inputs": {path: h for m in self.manifests for path, h in m.get("inputs", {}).items()},
         }
-
-    def _bar(self) -> tqdm:
-        num_actors = self.config.source.num_envs * len(self.tasks)
-        return tqdm(
-            total=self.steps * num_actors,
-            initial=self.writer.written * num_actors,
-            desc="collect",
-            unit=" steps",
-            unit_scale=True,
-            disable=None,
-        )
+        save_state(self.writer.partial, self.writer.written, state, metadata)
+        self.last_save = time.monotonic()
 
 
 def resumable_jobs(histories: HistoryStore, missing: np.ndarray) -> Iterator[CollectionJob]:

@@ -7,6 +7,8 @@ the optimal action is known, `expert_actions` uint8. They are compressed by gzip
 number of colors plus the color of each cell in view; after a done comes the state of a reset.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +26,9 @@ from ad.exchange.formats import (
     parse_description,
     time_in_episode,
 )
-from ad.exchange.hdf5 import new_file
+from ad.runtime.files import atomic_write, remove_leftovers_of
 from ad.runtime.locks import locked
-from envs.spaces import Array, Discrete, Part, observation_parts
+from envs.spaces import Array, Discrete, observation_parts
 
 CHUNK = 4096  # transitions of an actor in a compressed chunk
 CACHE = 2**23  # bytes of decompressed chunks that are kept for an array: the chunks of 32 actors
@@ -53,7 +55,14 @@ class XLand(Format):
         parts = observation_parts(world)
         if set(parts) != {""}:
             return f"holds undivided observations, not the parts {', '.join(parts)}"
-        if not _fits(parts[""]):
+        part = parts[""]
+        if isinstance(part, Discrete):
+            fits = part.n <= EXACT
+        else:
+            is_whole = np.dtype(part.dtype).kind in "biu"
+            is_bounded = part.low is not None and part.low >= 0 and (part.high or 0) < EXACT
+            fits = is_whole and is_bounded
+        if not fits:
             return f"holds observations of whole numbers from 0 to 255, not {parts['']}"
         if world.single_action_space.n > EXACT:
             return f"holds at most 256 actions, not {world.single_action_space.n}"
@@ -159,12 +168,58 @@ class XLandReader(Reader):
 LAYOUT = "the layout of XLand-MiniGrid's data sets is expected"
 
 
-def _fits(part: Part) -> bool:
-    """Return whether all values of `part` are whole numbers from 0 to 255."""
-    if isinstance(part, Discrete):
-        return part.n <= EXACT
-    is_whole = np.dtype(part.dtype).kind in "biu"
-    return is_whole and part.low is not None and part.low >= 0 and (part.high or 0) < EXACT
+class _Sink:
+    """A file for h5py that keeps its first error and goes on as if there were none.
+
+    The HDF5 library crashes when it frees a file that it could not write.
+    """
+
+    def __init__(self, file):
+        self.file, self.error = file, None
+        self.seek, self.tell = file.seek, file.tell
+        self.read, self.readinto = file.read, file.readinto
+
+    def write(self, content) -> int:
+        """Write all of `content` unless there was an error. Returns its length."""
+        left = memoryview(content).cast("B")
+        while len(left) and self.error is None:
+            try:
+                left = left[self.file.write(left) :]
+            except OSError as error:
+                self.error = error
+        return len(content)
+
+    def truncate(self, size: int | None = None) -> None:
+        """Set the size of the file unless there was an error."""
+        try:
+            if self.error is None:
+                self.file.truncate(size)
+        except OSError as error:
+            self.error = error
+
+    def flush(self) -> None:
+        """Do nothing: the file has no buffer."""
+
+    def check(self) -> None:
+        """Raise the error of an earlier operation, if there was one."""
+        if self.error is not None:
+            raise self.error
+
+
+@contextmanager
+def new_file(path: Path) -> Generator[tuple]:
+    """Yield (file, check) of an HDF5 file that replaces `path` if the block succeeds.
+
+    `check()` raises the error of a write so far: the library does not see it. Raises OSError.
+    """
+    import h5py
+
+    remove_leftovers_of(path)
+    with atomic_write(path) as temporary, open(temporary, "w+b", buffering=0) as raw:
+        sink = _Sink(raw)
+        with h5py.File(sink, "w") as file:
+            yield file, sink.check
+        sink.check()
 
 
 def create_arrays(group, arrays: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:

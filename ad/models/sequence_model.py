@@ -130,8 +130,6 @@ class SequenceModel(nn.Module):
     def _initialize(self) -> None:
         for module in self.tokenizer.modules():
             if isinstance(module, nn.Embedding):
-                nn.init.normal_(
-                    module.weight, std=0.1
-                )  # a fused token is a sum of about six of these
+                nn.init.normal_(module.weight, std=0.1)  # a fused token adds about six of these
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)

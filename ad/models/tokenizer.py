@@ -109,7 +109,7 @@ class Tokenizer(nn.Module):
 
     def num_tokens(self, num_decisions: int) -> int:
         """Return how many tokens a window of `num_decisions` decisions has in each stream."""
-        raise NotImplementedError
+        return num_decisions
 
     def entries(self, num_decisions: int) -> Window:
         """Return which entries of a window each of its tokens tells, int64 [streams, L] by role.
@@ -278,10 +278,6 @@ class FusedTokens(Tokenizer):
         super().__init__(spec, config, inputs)
         self.prev_obs_proj = nn.Linear(config.width, config.width, bias=False)
 
-    def num_tokens(self, num_decisions: int) -> int:
-        """Return `num_decisions`."""
-        return num_decisions
-
     def entries(self, num_decisions: int) -> Window:
         """Return the entries that each token tells, int64 [1, L] by role."""
         present = torch.arange(1, num_decisions + 1)[None]
@@ -374,10 +370,6 @@ class ParallelStreams(Tokenizer):
     """Three streams of tokens: the observation, the last action and its outcome at a decision."""
 
     streams = 3
-
-    def num_tokens(self, num_decisions: int) -> int:
-        """Return `num_decisions`."""
-        return num_decisions
 
     def entries(self, num_decisions: int) -> Window:
         """Return the entries that each token tells, int64 [3, T] by role."""

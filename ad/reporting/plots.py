@@ -13,9 +13,7 @@ from matplotlib.figure import Figure
 from ad.reporting.page import Chart
 
 INK, MUTED, GRID = "#26323d", "#68747f", "#e4e8eb"
-COLORS = (
-    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d878f", "#8c510a"),
-)
+COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d878f", "#8c510a"]
 DASHES = ("solid", (0, (6, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)))
 DPI = 160
 

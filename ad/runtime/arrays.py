@@ -17,9 +17,7 @@ import numpy as np
 
 FORMAT = np.lib.format
 MAX_HEADER = 1000  # characters; the headers of the store have less than 128
-OTHER_OPEN_FILES = (
-    100  # files that a process has open in addition to maps: libraries, logs, the terminal
-)
+OTHER_OPEN_FILES = 100  # of a process, in addition to maps: libraries, logs, the terminal
 
 
 class LazyArrays(Mapping[str, np.ndarray]):

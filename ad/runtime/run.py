@@ -48,11 +48,15 @@ class Run:
         """Return the run of `config`, with config.yaml and split.json in its folder.
 
         Raises ConfigError if the folder holds a run of other settings, MachineError if the device
-        is not there. With `fresh` the folder is
-        emptied instead, after a warning.
+        is not there. With `fresh` the folder is emptied instead, after a warning.
         """
         run = cls(config)
-        run._refuse_absent_device()
+        path = run.folder / "config.yaml"  # a run of a machine with a GPU can be reported here
+        old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if config.device == "cuda" and "\ndevice: cuda\n" not in f"\n{old}":
+            from ad.runtime.devices import choose_device
+
+            choose_device(config)
         if changed := run.changed_settings():
             found = f"{run.folder} holds a run with other settings ({'; '.join(changed)})"
             if not fresh:
@@ -125,18 +129,6 @@ class Run:
         timing = self.timing()
         total = seconds + (0.0 if reset else timing.get(name, 0.0))
         write_json(self.folder / "timing.json", timing | {name: round(total, 3)})
-
-    def _refuse_absent_device(self) -> None:
-        """Raise MachineError before config.yaml gets the device cuda on a machine without a GPU.
-
-        A run that was made on another machine has it already, and can be reported here.
-        """
-        path = self.folder / "config.yaml"
-        old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        if self.config.device == "cuda" and "\ndevice: cuda\n" not in f"\n{old}":
-            from ad.runtime.devices import choose_device
-
-            choose_device(self.config)
 
     def changed_settings(self) -> list[str]:
         """Return "path: old -> new" for each setting that differs from the run in the folder.

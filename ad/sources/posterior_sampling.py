@@ -3,9 +3,8 @@
 An agent keeps the set of tasks that are consistent with all that it has seen in its life, which is
 one actor. It samples one of them and follows that task's optimal policy until the task is refuted;
 then it samples again. Once a single task is left, it acts optimally. The family of tasks is given
-to it, but not the present task. A small `noise` puts the agents into states that
-these policies would not reach, so that a model learns what to do there (as in DART, Laskey et al.
-2017).
+to it, but not the present task. A small `noise` puts the agents into states that these policies
+would not reach, so that a model learns what to do there (as in DART, Laskey et al. 2017).
 
 With `every_step` and without `nearness` an action has the probability that it is optimal given all
 that was seen. That is what a decision-pretrained transformer approximates (`ad.methods.dpt`), from

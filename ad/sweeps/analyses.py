@@ -24,10 +24,7 @@ from ad.sweeps.records import Record, Records, new_record
 from envs.registry import did_you_mean
 
 Value = dict[str, Any]  # labels by axis, value and interval, as a record has them
-MOST, LEAST = (
-    0.8,
-    0.2,
-)  # shares of the seeds: a claim holds from the one on, and not up to the other
+MOST, LEAST = 0.8, 0.2  # of the seeds: a claim holds from the one share on, not up to the other
 
 
 class AnalysisMeasure(Measure):

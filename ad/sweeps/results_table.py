@@ -28,7 +28,12 @@ def print_table(root: Path, names: list[str]) -> None:
             warn(f"{folder.name}: {error}")
             groups[folder.name] = {folder.name: "its settings cannot be read"}
             continue
-        experiment = _hash_without_seeds(config)
+        unseeded = {
+            "split": replace(config.split, split_seed=0),
+            "source": replace(config.source, source_seed=0),
+            "training": replace(config.training, train_seed=0),
+        }
+        experiment = config_hash(replace(config, **unseeded))
         groups.setdefault(experiment, {})[folder.name] = results_of(folder, config)
         for kwargs in config.evaluation.worlds:
             title = f"{folder.name}, {world_title(kwargs)}"
@@ -58,14 +63,3 @@ def results_of(folder: Path, config: Experiment) -> dict | str:
         return "not evaluated"
     except (ValueError, KeyError, TypeError):
         return "results.json is damaged"
-
-
-def _hash_without_seeds(config: Experiment) -> str:
-    return config_hash(
-        replace(
-            config,
-            split=replace(config.split, split_seed=0),
-            source=replace(config.source, source_seed=0),
-            training=replace(config.training, train_seed=0),
-        )
-    )
