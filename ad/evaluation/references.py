@@ -106,10 +106,15 @@ def random_references(world: TaskOracle, config: Experiment, split: Split) -> di
             for name, returns in exact.items()
             if returns is not None
         }
-    return {
-        name: _mean_reference(own, len(getattr(split, f"{name}_tasks")))
-        for name, own in _random_rollouts(world, config, split).items()
-    }
+    references = {}
+    for name, own in _random_rollouts(world, config, split).items():
+        shape = -1, len(getattr(split, f"{name}_tasks")), own.returns.shape[1]
+        means = (
+            metrics.mean_of_known(values.reshape(shape), (0, 2))
+            for values in (own.returns, own.successes)
+        )
+        references[name] = constant_reference(*means, own.returns.shape[1])
+    return references
 
 
 def _random_rollouts(world: TaskOracle, config: Experiment, split: Split) -> dict[str, Rollout]:
@@ -143,16 +148,6 @@ class UniformPolicy(Policy):
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, which have no context."""
-
-
-def _mean_reference(played: Rollout, num_tasks: int) -> Reference:
-    """Return the reference of a rollout [seeds * K, E] whose episodes have equal expectations."""
-    num_episodes = played.returns.shape[1]
-    returns, successes = (
-        metrics.mean_of_known(values.reshape(-1, num_tasks, num_episodes), (0, 2))
-        for values in (played.returns, played.successes)
-    )
-    return constant_reference(returns, successes, num_episodes)
 
 
 def history_references(run: Run, num_episodes: int) -> dict[str, Reference]:

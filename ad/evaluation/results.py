@@ -23,14 +23,8 @@ from ad.runtime.files import atomic_write
 from envs.tasks import SPLITS, Split, task_name
 
 COLUMNS = (
-    "split",
-    "task",
-    "eval_seed",
-    "episode",
-    "return",
-    "length",
-    "success",
-    "reward_in_context",
+    *("split", "task", "eval_seed", "episode"),
+    *("return", "length", "success", "reward_in_context"),
 )
 PRESENT = "present_task"  # the column behind them if tasks change
 

@@ -37,12 +37,8 @@ KEPT = (  # scores of results.json
     *("regret", "share_before_change", "share_after_change", "recovered", "recovery_episodes"),
 )
 KEPT_REFERENCES = (
-    "random",
-    "random_then_optimal",
-    "explorer",
-    "ceiling",
-    "tabular_learner",
-    "restarted_learner",
+    *("random", "random_then_optimal", "explorer", "ceiling"),
+    *("tabular_learner", "restarted_learner"),
 )
 
 
