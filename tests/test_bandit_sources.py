@@ -7,11 +7,8 @@ import pytest
 from recorded import played
 from scipy.stats import beta, norm
 from source_words import BANDIT_SOURCES
-from worlds import Bandit
 
 from ad.collection.job import new_source
-from ad.config.schema import Experiment
-from ad.errors import SettingError
 from ad.registry import SOURCES
 from ad.sources.demonstrations import Demonstrations
 from ad.sources.demonstrations import Settings as Entries
@@ -138,21 +135,6 @@ def test_a_task_has_the_same_history_alone_as_among_others(config):
     together, alone = (played(new_source(config(), some), 60) for some in (tasks, tasks[[1]]))
     for name, values in alone.items():
         np.testing.assert_array_equal(together[name][:, [1]], values)
-
-
-@pytest.mark.parametrize("name", BANDIT_SOURCES)
-def test_a_world_with_several_states_is_refused(name):
-    world, source = make_base("BernoulliBandit-v0"), SOURCES.load(name)
-    source.check(Experiment(), world)
-    world.single_observation_space = make_base("DarkRoom-v0").single_observation_space
-    with pytest.raises(SettingError):
-        source.check(Experiment(), world)
-
-
-def test_thompson_sampling_needs_a_world_that_tells_how_rewards_are_distributed():
-    UCB.check(Experiment(), Bandit(2))
-    with pytest.raises(SettingError):
-        ThompsonSampling.check(Experiment(), Bandit(2))
 
 
 @pytest.mark.parametrize("kind", WORLDS)

@@ -12,7 +12,6 @@ from ad.data.episodes import episodes
 from ad.data.histories import HistoryStore
 from ad.data.manifest import read_manifest
 from ad.data.store import load_history
-from ad.errors import ConfigError
 from ad.evaluation import metrics
 from ad.evaluation.evaluate import evaluate
 from ad.evaluation.metrics import TaskFacts
@@ -202,25 +201,6 @@ def test_a_collection_of_changing_tasks_resumes_with_the_same_bits(smoke, tmp_pa
     config = smoke(tmp_path, *words)
     tasks = Run(config).split.train_tasks[:2]
     assert_a_restored_source_has_the_same_bits(*(new_source(config, tasks) for _ in range(2)))
-
-
-@pytest.mark.parametrize(
-    ("words", "problem"),
-    [
-        (["--env.change", "2.5"], r"env.change .* must be 0, a probability, or a whole number"),
-        (["--env.change", "2", "--method.name", "dpt"], "dpt, which learns the optimal actions"),
-        (["--env.change", "2", "--source.algorithm", "posterior_sampling"], "whose agents have"),
-        (["--env.change", "2", "--split.num_train_tasks", "7"], "two held-out tasks"),
-        (["--evaluation.worlds", "[{change: 1.5}]"], "change must be 0, a probability"),
-        (
-            ["--evaluation.worlds", "[{change: 2}]", "--split.num_train_tasks", "7"],
-            "evaluation.worlds .* cannot let tasks change: there must be two",
-        ),
-    ],
-)
-def test_a_change_that_is_not_possible_is_refused(smoke, tmp_path, words, problem):
-    with pytest.raises(ConfigError, match=problem):
-        smoke(tmp_path, *words)
 
 
 def test_a_still_run_is_evaluated_under_change_with_its_own_results_untouched(

@@ -120,6 +120,7 @@ def test_all_problems_of_a_command_line_are_named_at_once(root, capsys):
     [
         (["results", "--sed", "0"], "--sed"),
         (["results", "--seeds", "a"], "--seeds"),
+        (["seeds", "--seeds", "1,1"], "--seeds must be different numbers"),
         (["results", "--shard", "3/2"], "--shard"),
         (["import_histories", "--format", "minari", "--to", "x.yaml"], "--from is missing"),
     ],

@@ -137,7 +137,28 @@ name --name ../x
 name --name=-x
 root --root /no/such/folder
 env --env.id DarkRom-v0
+env.change --env.change 2.5
+env.change --env.change 2 --method.name dpt
+env.change --env.change 2 --source.algorithm posterior_sampling
+env.change --env.change 2 --split.num_train_tasks 79
+evaluation.worlds --evaluation.worlds [{"change":1.5}]
+evaluation.worlds --evaluation.worlds [{"change":2}] --split.num_train_tasks 79
+source.source_seed --split.tuning true --source.source_seed 1
 source.algorithm --source.algorithm a3c
+source.algorithm --source.algorithm ucb
+source.algorithm --source.algorithm thompson_sampling
+source.algorithm --source.algorithm q_learning --env.id WaterMaze-v0 --model.encoder mlp
+source.algorithm --source.algorithm posterior_sampling --env.id MiniGridTable-v0 \
+  --env.kwargs.minigrid_id MiniGrid-Empty-5x5-v0 --env.kwargs.seeds [0,1] \
+  --split.num_train_tasks 1 --model.encoder table
+source.num_envs --source.algorithm psrl --env.id RandomMDP-v0 --env.kwargs.num_states 128 \
+  --model.encoder table --source.num_envs 1000
+method.settings.env_steps --method.name rl2 --method.settings.env_steps 30
+method.settings.minibatches --method.name rl2 --method.settings.minibatches 3
+method.settings.trial_steps --method.name rl2 --method.settings.trial_steps 4
+method.settings.trial_steps --method.name rl2 --method.settings.trial_steps 400
+method.settings.expert_fraction --method.name expert_distillation \
+  --method.settings.expert_fraction 1.1
 method.name --method.name nothing
 model.heads --model.heads 3
 training.warmup_steps --training.warmup_steps 1001
@@ -149,6 +170,10 @@ training.segments --model.memory xl
 training.segments --model.memory gru --training.segments 3
 training.segments --model.memory gru --training.segments 2 --method.name behavior_cloning
 training.segments --model.memory gru --training.segments 2 --method.name decision_transformer
+training.segments --model.memory gru --training.segments 2 --method.name dpt \
+  --method.settings.contexts shuffled
+training.activation_checkpointing --model.memory gru --training.segments 2 \
+  --training.activation_checkpointing true
 model.position --model.memory gru --training.segments 2 --model.position window
 training.final_learning_rate --training.final_learning_rate 1
 source.env_steps --source.env_steps 199999
@@ -161,6 +186,12 @@ data.env_steps --data.env_steps 190
 data.actors_per_task --data.actors_per_task 10
 data.held_out_actors --data.held_out_actors 10
 data.windows_to_end --data.windows_to_end 0.6
+evaluation.policy.asked_return --method.name decision_transformer \
+--evaluation.policy.asked_return true
+evaluation.calibration --method.name behavior_cloning --evaluation.calibration [1]
+evaluation.asked_returns --method.name behavior_cloning --evaluation.asked_returns [1]
+evaluation.calibration --method.name decision_transformer --evaluation.calibration [much]
+method.settings.best_fraction --method.name decision_transformer --method.settings.best_fraction 0
 evaluation.worlds --evaluation.worlds [{"size":11}]
 evaluation.worlds --model.encoder table --evaluation.worlds [{"size":7}]
 evaluation.worlds --evaluation.worlds [{"szie":7}]
@@ -185,6 +216,7 @@ model.heads --model.heads x
 evaluation.policy.context_update --method.name dpt --evaluation.policy.context_update day
 method.settings.contexts --method.name dpt --method.settings.contexts sorted
 method.name --method.name dpt --env.id WaterMaze-v0 --model.encoder mlp
+evaluation.policy.target_return --evaluation.policy.target_return 1
 evaluation.policy.plan_steps --method.name in_context_planning --evaluation.policy.plan_steps 1.5
 evaluation.policy.rewards --method.name in_context_planning --evaluation.policy.rewards mode
 method.name --method.name in_context_planning --env.id WaterMaze-v0 --model.encoder mlp

@@ -347,9 +347,6 @@ BAD = {
     "reads the field surprise, which nothing computes": [
         *("--method.name", f"{HERE}/components.py:Unknowing")
     ],
-    r"evaluation\.policy\.target_return .*is not a setting": [
-        *("--evaluation.policy", "{target_return: 1}")
-    ],
 }
 
 

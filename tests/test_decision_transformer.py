@@ -285,30 +285,6 @@ def test_a_return_beyond_the_data_is_a_warning_once(capsys):
             method.policy(model, 2, 4, method.PolicySettings(asked))
 
 
-BAD = {
-    r"evaluation\.policy\.asked_return .*must be a number": [
-        *("--evaluation.policy", "{asked_return: true}")
-    ],
-    r"evaluation\.calibration .*must be \[\] with behavior_cloning": [
-        *("--method.name", "behavior_cloning", "--evaluation.calibration", "[1]")
-    ],
-    r"evaluation\.asked_returns .*must be \[\] with behavior_cloning": [
-        *("--method.name", "behavior_cloning", "--evaluation.asked_returns", "[1]")
-    ],
-    r"windows_to_end .*must be at most 1 - data\.windows_from_start \(0\.5\), not 0\.6": [
-        *("--data.windows_to_end", "0.6")
-    ],
-    r"evaluation\.calibration": ["--evaluation.calibration", "[much]"],
-    r"method\.settings\.best_fraction": ["--method.settings.best_fraction", "0"],
-}
-
-
-@pytest.mark.parametrize("sentence", BAD)
-def test_what_cannot_be_asked_is_refused(sentence, tmp_path):
-    with pytest.raises(ConfigError, match=sentence):
-        load(["--root", str(tmp_path), "--method.name", "decision_transformer", *BAD[sentence]])
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Run:
     """A decision transformer of a world in which the return is the number of moves to the right."""

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ad.config.parser import load
 from ad.config.schema import MethodConfig, ModelConfig
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
-from ad.errors import ConfigError
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import METHODS, TOKENIZERS
@@ -151,9 +149,3 @@ def test_algorithm_distillation_sees_the_whole_history():
 def test_expert_distillation_sees_only_the_end(fraction, first):
     config = MethodConfig("expert_distillation", {"expert_fraction": fraction})
     assert numbers_seen(build_method(config)) == list(range(first, 40))
-
-
-def test_an_expert_fraction_out_of_range_is_refused_by_its_name():
-    words = ["--method.name", "expert_distillation", "--method.settings.expert_fraction", "1.1"]
-    with pytest.raises(ConfigError, match=r"method\.settings\.expert_fraction"):
-        load(words)

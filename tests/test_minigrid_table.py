@@ -10,8 +10,6 @@ import pytest
 from recorded import played
 
 import envs
-from ad.config.parser import load
-from ad.errors import ConfigError
 from ad.registry import SOURCES
 from envs.minigrid import table_files, tabular
 from envs.minigrid.encoding import words_of
@@ -220,14 +218,6 @@ def test_sources_find_the_best_path_through_a_crossing(name, steps, least, setti
     assert share.mean() >= least - 1e-6 and share.max() == pytest.approx(1)
     if name == "posterior_sampling":
         np.testing.assert_array_equal(source.possible.reshape(3, 5, 3)[:, 0], np.eye(3))
-
-
-def test_posterior_sampling_is_refused_where_pictures_are_observed():
-    kwargs = "{minigrid_id: MiniGrid-Empty-5x5-v0, seeds: [0, 1]}"
-    words = ["--env.id", TABLE, "--env.kwargs", kwargs, "--split.num_train_tasks", "1"]
-    words += ["--model.encoder", "table", "--source.algorithm", "posterior_sampling"]
-    with pytest.raises(ConfigError, match="knows which of its tasks are possible"):
-        load(words)
 
 
 @pytest.mark.parametrize("observation", ["observation_id", "state_id"])

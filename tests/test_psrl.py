@@ -5,8 +5,6 @@ import pytest
 from recorded import played
 
 from ad.collection.job import new_source
-from ad.config.parser import load
-from ad.errors import ConfigError
 from ad.sources import psrl
 from ad.sources.posterior_sampling import PosteriorSampling
 from ad.sources.posterior_sampling import Settings as SamplingSettings
@@ -144,18 +142,6 @@ def test_psrl_plays_the_tables_of_gymnasium(smoke, tmp_path, env_id):
     assert source.horizon == 30
     assert data["terminated"].any() == (env_id == "FrozenLake-v1")
     assert data["observation"].max() > 1
-
-
-WORDS = ["--source.algorithm", "psrl", "--model.encoder", "table"]
-
-
-def test_tables_that_would_not_fit_the_memory_are_refused(tmp_path):
-    words = ["--root", str(tmp_path), *WORDS, "--env.id", "RandomMDP-v0"]
-    words += ["--env.kwargs", "{num_states: 128, num_actions: 32}", "--split.num_train_tasks", "40"]
-    words += ["--source.env_steps", "1000000"]
-    load([*words, "--source.num_envs", "10"])
-    with pytest.raises(ConfigError, match=r"source\.num_envs"):
-        load([*words, "--source.num_envs", "1000"])
 
 
 def test_graphs_can_be_told_apart_by_the_source_that_drops_tasks():

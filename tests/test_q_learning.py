@@ -1,14 +1,10 @@
 """Q-learning: its updates are the equation's, it tries what it has not tried, and it gets there."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from recorded import played
 from worlds import Bandit
 
-from ad.config.parser import load
-from ad.errors import ConfigError
 from ad.sources.q_learning import QLearning, Settings
 from envs import make_vec
 from envs.wrappers import VectorEpisodeLength
@@ -161,11 +157,3 @@ def test_an_agent_has_the_same_bits_alone_as_among_others(shared):
     for name, values in played(second, 100).items():
         np.testing.assert_array_equal(together[name][:, 1:], values)
     np.testing.assert_array_equal(both.values[-len(second.values) :], second.values)
-
-
-def test_what_the_source_needs_is_a_sentence(tmp_path):
-    world = f"{Path(__file__).parent}/worlds.py:Silent"
-    words = ["--root", str(tmp_path), "--source.algorithm", "q_learning", "--env.id", world]
-    words += ["--env.kwargs", "{parts: true}", "--split.num_train_tasks", "3"]
-    with pytest.raises(ConfigError, match=r"source\.algorithm"):
-        load([*words, "--model.encoder", "table"])

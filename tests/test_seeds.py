@@ -25,12 +25,6 @@ def test_each_seed_is_a_run_and_the_table_has_their_mean(tmp_path):
     assert code == 0 and not err
 
 
-def test_a_seed_that_is_named_twice_is_refused(tmp_path):
-    code, err = run("seeds", SMOKE, tmp_path, "--seeds", "1,1")
-    assert code == 2 and err.startswith("--seeds ")
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_seed_whose_numbers_go_wrong_leaves_the_results_of_the_others(experiment, capsys):
     words = {"training__learning_rate": "1e30", "training__warmup_steps": "0"}
     words |= {"training__gradient_norm": "1e30"}

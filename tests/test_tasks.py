@@ -10,7 +10,6 @@ from ad.config import published
 from ad.config.parser import load_file
 from ad.config.schema import EnvConfig, SplitConfig
 from ad.config.world import configured_split
-from ad.errors import ConfigError
 from envs.tasks import check_all_tasks, make_split, other_split
 
 ROOM = ("DarkRoom-v0", {"size": 3})  # eight tasks
@@ -143,9 +142,3 @@ def test_the_tuning_split_holds_out_twenty_tasks_of_no_published_row(kwargs):
     split = SplitConfig(split_seed=1, num_train_tasks=57)
     assert configured_split(EnvConfig(kwargs=kwargs), split).hash == first
     assert not tuning & as_set(load_file("configs/seed_darkroom.yaml").split.held_out)
-
-
-def test_the_tuning_split_has_source_agents_of_its_own():
-    assert load_file("configs/quickstart.yaml", **{"split.tuning": True, "source.source_seed": 100})
-    with pytest.raises(ConfigError, match=r"source\.source_seed must not be 1 with split\.tuning"):
-        load_file("configs/quickstart.yaml", **{"split.tuning": True, "source.source_seed": 1})
