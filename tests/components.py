@@ -147,7 +147,6 @@ class RandomSearch(Source):
         self.best, self.score = None, np.full(len(tasks), -np.inf)
 
     def run(self, steps):
-        """Yield chunks of transitions until every environment has taken `steps` steps."""
         for chunk in self.actors.chunks(steps, 20):
             for part in chunk.rollouts(20):
                 self.weights = None
@@ -160,7 +159,6 @@ class RandomSearch(Source):
             yield chunk
 
     def act(self, observations, u):
-        """Return the action with the largest linear function of the observation, int [K, N]."""
         parts = observations if isinstance(observations, dict) else {"": observations}
         flat = [np.reshape(part, (*u.shape, -1)) / 255.0 for part in parts.values()]
         features = np.concatenate([*flat, np.ones((*u.shape, 1))], axis=-1)  # [K, N, F]
@@ -182,7 +180,6 @@ class Uniform(Source):
         self.actors = Actors(env, len(tasks), num_envs, keys)
 
     def run(self, steps):
-        """Yield chunks of transitions until every environment has taken `steps` steps."""
         for chunk in self.actors.chunks(steps):
             self.actors.fill(chunk, lambda observations, u: self.actors.uniform_actions(u))
             yield chunk
@@ -192,7 +189,6 @@ class Lazy(Uniform):
     """A source that ends too early."""
 
     def run(self, steps):
-        """Take 60 steps in each environment, whatever is asked."""
         return super().run(60)
 
 
@@ -210,11 +206,9 @@ class Critic(AlgorithmDistillation):
     """Algorithm distillation beside temporal-difference learning of a value (Sutton 1988)."""
 
     def build(self, spec, config):
-        """Return a model with a value head."""
         return ValueModel(spec, config)
 
     def loss(self, model, batch):
-        """Return the sum of both losses, and each of them."""
         loss, _ = super().loss(model, batch)
         hidden = model.hidden(batch)
         values, valid = model.value(hidden)[..., 0].float(), batch["valid"][:, 1:]
@@ -229,7 +223,6 @@ class Critic(AlgorithmDistillation):
         return loss + value_loss, {"actor_loss": loss, "value_loss": value_loss}
 
     def after_step(self, model, metrics):
-        """Move the target network a tenth of the way to the value head."""
         for slow, fast in zip(model.target.parameters(), model.value.parameters(), strict=True):
             slow.lerp_(fast, 0.1)
 
@@ -243,16 +236,13 @@ class TargetPolicy(ContextPolicy):
         self.left = torch.full((len(context.fields["valid"]),), target_return, device=self.device)
 
     def inputs(self):
-        """Return the return that is still asked for."""
         return {"return_to_go": self.left}
 
     def observe(self, action, reward, terminated, truncated, next_observation):
-        """Subtract the reward; begin anew after an episode's end."""
         super().observe(action, reward, terminated, truncated, next_observation)
         self.left = torch.where(terminated | truncated, self.target_return, self.left - reward)
 
     def select(self, envs):
-        """Keep the environments `envs`."""
         super().select(envs)
         self.left = self.left[envs]
 
@@ -270,12 +260,10 @@ class ReturnConditioned(AlgorithmDistillation):
         """return that each episode is conditioned on"""
 
     def build(self, spec, config):
-        """Return a model that reads the return to go."""
         inputs = {"return_to_go": nn.Linear(1, config.width)}
         return SequenceModel(spec, config, inputs)
 
     def policy(self, model, num_envs, context_length, settings):
-        """Return a policy that is conditioned on `target_return` in each episode."""
         context = SlidingWindow(model, num_envs, context_length)
         return TargetPolicy(model, context, settings.target_return)
 
@@ -286,12 +274,10 @@ class Totals(Cache):
     total = 0.0
 
     def reset(self):
-        """Forget every token."""
         super().reset()
         self.total = 0.0
 
     def select(self, envs):
-        """Keep the environments `envs`."""
         self.total = self.total[envs]
 
 
@@ -303,7 +289,6 @@ class Averages(Memory):
         self.linear = nn.Linear(config.width, config.width)
 
     def forward(self, tokens, cache=None):
-        """Return the hidden states of `tokens`."""
         before = Totals() if cache is None else cache
         totals = before.total + tokens.cumsum(1)
         number = before.length + torch.arange(1, tokens.shape[1] + 1)
@@ -312,7 +297,6 @@ class Averages(Memory):
         return self.linear(totals / number[:, None])
 
     def new_cache(self, num_envs, capacity):
-        """Return an empty cache."""
         return Totals()
 
 
@@ -343,7 +327,6 @@ class Supervised(AlgorithmDistillation):
     fields = (*Method.fields, "optimal_action")
 
     def loss(self, model, batch):
-        """Return the cross entropy of the optimal actions."""
         logits, targets = model(batch), batch["optimal_action"][:, 1:]
         losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
         valid = batch["valid"][:, 1:]
@@ -360,5 +343,4 @@ class Fitting(Method):
     """A method whose only member is a loss."""
 
     def loss(self, model, batch):
-        """Return the cross entropy."""
         return AlgorithmDistillation(AlgorithmDistillation.Settings()).loss(model, batch)

@@ -2,7 +2,7 @@
 
 import pytest
 from processes import ROOT
-from test_contracts import ARMS, HERE, PICTURES, SEARCH, configured
+from test_contracts import ARMS, CASES, HERE, configured
 
 from ad.check import _small, check
 from ad.config.parser import load_file
@@ -12,14 +12,7 @@ BROKEN = f"{HERE}/broken.py"
 RING = ["--env.episode_length", "6", "--model.encoder", "table"]
 GOOD = {
     "arms": [*ARMS, "--split.num_train_tasks", "6"],
-    "pictures": [
-        *PICTURES,
-        *SEARCH,
-        "--model.encoder",
-        "table",
-        "--model.encoders",
-        "{image: mlp}",
-    ],
+    "pictures": CASES["pictures"],
     "averages and a critic": [
         *("--model.memory", f"{HERE}/components.py:Averages"),
         *("--method.name", f"{HERE}/components.py:Critic"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMOKE
+from recorded import assert_a_restored_source_has_the_same_bits
 
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect, collect_tasks
@@ -154,12 +155,7 @@ def test_the_memory_of_recurrent_policies_is_restored(smoke, tmp_path, learned):
     run = learned("RecurrentPPO")
     config = smoke(tmp_path, *words(f"[{{run: {run.folder}, share: 1}}]"))
     one, other = (new_source(config, run.split.train_tasks) for _ in range(2))
-    chunks = one.run(540)
-    next(chunks)
-    other.restore(one.state())
-    (expected,), (chunk,) = chunks, other.run(540)
-    for name, values in expected.arrays.items():
-        np.testing.assert_array_equal(chunk.arrays[name], values)
+    assert_a_restored_source_has_the_same_bits(one, other)
 
 
 REFUSED = {

@@ -1,7 +1,5 @@
 """The decision-pretrained transformer: optimal actions, and contexts of whole episodes."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -18,8 +16,6 @@ from ad.rollout.rollout import rollout, sampled
 from envs import make_base, make_vec
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete
-
-HERE = Path(__file__).parent
 
 
 def test_the_loss_is_the_surprise_of_the_optimal_actions_and_not_of_those_taken(

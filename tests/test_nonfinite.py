@@ -64,7 +64,7 @@ def tensors(trainer: Trainer) -> list[torch.Tensor]:
     return [*trainer.model.state_dict().values(), *moments]
 
 
-def test_a_bad_batch_is_warned_of_once_and_counted_in_the_log(config, capsys):
+def test_bad_batches_are_warned_of_once_and_counted_and_cost_no_roll_back(config, capsys):
     trainer = faulty(config, at(2, 4))
     finish(trainer)
     assert trainer.step == 8
@@ -72,31 +72,23 @@ def test_a_bad_batch_is_warned_of_once_and_counted_in_the_log(config, capsys):
     assert "not finite at step 2: this batch is skipped" in warning
     counts = [line["train/skipped_batches"] for line in log(trainer.run) if len(line) == 4]
     assert counts == [1, 1, 2, 2, 2, 2]
-
-
-def test_the_loss_of_a_skipped_batch_is_logged_as_unknown(config):
-    trainer = faulty(config, at(2))
-    finish(trainer)
     losses = [line["train/loss"] for line in log(trainer.run) if "train/loss" in line]
-    assert [loss is None for loss in losses] == [step == 2 for step in range(8)]
+    assert [loss is None for loss in losses] == [step in (2, 4) for step in range(8)]
+    kept = checkpoint(trainer.run)["nonfinite"]
+    assert kept == {"skipped": 2, "consecutive": [], "roll_backs": []}
 
 
 def test_without_bad_batches_the_log_says_nothing_of_them(whole):
     assert not any("train/skipped_batches" in line for line in log(whole))
 
 
-def test_bad_batches_in_a_row_roll_training_back_to_the_last_checkpoint(config, capsys):
+def test_bad_batches_in_a_row_roll_training_back_to_other_batches(config, whole, capsys):
     trainer = faulty(config, until_rolled_back(4, 5))
     finish(trainer)
     assert trainer.step == 8
     assert "rolls back from step 6 to 3, to other batches" in warnings(capsys)[-1]
     assert log(trainer.run)[-2]["train/roll_backs"] == 1
     assert [line["step"] for line in log(trainer.run)] == [1, 2, 3, 4, 5, 6, 7, 8, 8]
-
-
-def test_after_a_roll_back_the_batches_are_other_ones(config, whole):
-    trainer = faulty(config, until_rolled_back(4, 5))
-    finish(trainer)
     with pytest.raises(AssertionError, match="not equal"):
         assert_same_bits(whole, trainer.run)
 
@@ -118,14 +110,6 @@ def test_no_checkpoint_is_written_amid_bad_batches(experiment):
     finish(trainer)
     steps = {path.stem for path in (trainer.run.folder / "checkpoints").iterdir()}
     assert steps == {"step_0000003", "step_0000008"}
-
-
-def test_as_many_bad_batches_as_are_allowed_cost_no_roll_back(config):
-    trainer = faulty(config, at(1, 3, 5))
-    finish(trainer)
-    assert checkpoint(trainer.run)["nonfinite"] == {
-        "skipped": 3, "consecutive": [], "roll_backs": []
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("step", [2, 6, 7])

@@ -1,7 +1,6 @@
 """Options of training windows: permuted actions and observations, and the actors to train on."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from ad.runtime.run import Run
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete
 
-HERE = Path(__file__).parent
 SPEC = Spec({"": Discrete(7, (7,))}, 4, (0.0, 1.0), (0.0, 1.0), 5)
 FIELDS = (*Method.fields, "optimal_action", "action_mask")
 ROLES = ("observation", "next_observation")

@@ -1,6 +1,5 @@
 """Verify names what is damaged and makes it again with the same bytes."""
 
-import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from small_run import evaluated_run
+from test_checkpoints import flip
+from test_resume_collection import hashes
 
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
@@ -15,12 +16,6 @@ from ad.data.histories import HistoryStore
 from ad.evaluation import summary
 from ad.runtime.run import Run
 from ad.training import checkpoints
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below `folder`, by its path."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +48,8 @@ def verified(config, capsys):
     return run
 
 
-def whole_with(histories: int, results: int = 0) -> str:
-    parts = f"{histories} histories, 2 checkpoints and {results} files of results"
-    return f"verify: {parts} are what was written\n"
-
-
 def history(config, index: int = 0) -> Path:
     return HistoryStore(config).folder(Run.open(config).split.train_tasks[index])
-
-
-def flip(path: Path, place: int = -1) -> None:
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
 
 
 def test_every_bad_history_and_checkpoint_is_named(config, verified):
@@ -99,7 +83,8 @@ def test_repair_makes_bad_histories_again_with_the_same_bytes_and_leaves_the_oth
 def test_damaged_results_are_named_and_repair_leaves_them_to_evaluate(config, verified):
     name = "trajectories.npz"
     run = evaluated_run(config)
-    assert verified() == (0, whole_with(5, results=3))
+    parts = "5 histories, 2 checkpoints and 3 files of results"
+    assert verified() == (0, f"verify: {parts} are what was written\n")
     flip(run.folder / name, 40)
     code, said = verified()
     assert code == 4 and f"{run.folder / name} is not what was written" in said
