@@ -90,4 +90,4 @@ def test_dpt_explores_by_sampling(smoke, tmp_path):
     for action, seen in cells.items():
         interval(f"cells seen, {action}", seen)
     assert interval("difference", cells["sample"] - cells["greedy"])[0] > 0
-    assert cells["sample"].mean() > 2 * cells["greedy"].mean()
+    assert cells["sample"].mean() > 1.2 * cells["greedy"].mean()
