@@ -1,4 +1,7 @@
-"""The memory `retrieval`: its windows are the same in training and in rollouts."""
+"""The memory `retrieval`: its windows are the same in training and in rollouts.
+
+Episodes end here where a window is cut; elsewhere a rollout has only a piece of an episode.
+"""
 
 import numpy as np
 import pytest

@@ -232,7 +232,7 @@ def test_records_of_other_machines_are_merged_once(made, tmp_path, capsys):
     add_records(other, [replace(record, seconds={"train_s": 9.0})])
     merge_records(path, [other])
     assert not capsys.readouterr().err and read_records(path)[key] == record
-    add_records(other, [replace(record, values={})])
+    add_records(other, [replace(record, values={"": {}})])
     merge_records(path, [other])
     assert "other values of the same versions" in capsys.readouterr().err
     add_records(path, [replace(record, failure="diverged")])

@@ -9,7 +9,7 @@ settings name. `values` are what the measure of the sweep says about the run
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,9 @@ def merge_records(path: Path, others: Sequence[Path]) -> None:
     """Add the records of the files `others` to those at `path`.
 
     A record is of the same run if its key is the same. Then the one at `path` stays, unless it is a
-    failure or was evaluated in fewer worlds, with a warning if the other has other values or was
-    made with other versions. Raises
-    ConfigError for a file that does not exist, CorruptError for a damaged one.
+    failure, and gets the values of further worlds, with a warning if the other has other values or
+    was made with other versions. Raises ConfigError for a file that does not exist, CorruptError
+    for a damaged one.
     """
     if absent := [str(other) for other in others if not other.exists()]:
         raise ConfigError(f"--merge: there is no file {', '.join(absent)}")
@@ -109,17 +109,14 @@ def merge_records(path: Path, others: Sequence[Path]) -> None:
         records = read_records(path)
         for other in others:
             theirs = read_records(other)
-            both = {
-                key
-                for key, record in records.items()
-                if key in theirs and record.values.keys() >= theirs[key].values.keys()
-                if not record.failure
-            }
+            both = {key for key in theirs if key in records and not records[key].failure}
             for key in both:
                 if text := _difference(records[key], theirs[key]):
                     name = f"{theirs[key].group} / {theirs[key].row}, seed {theirs[key].train_seed}"
                     warn(f"{other}: {name}: {text}; the record of {path} stays")
-            records |= {key: record for key, record in theirs.items() if key not in both}
+                values = theirs[key].values | records[key].values
+                theirs[key] = replace(records[key], values=values)
+            records |= theirs
             info(f"{other}: {len(theirs) - len(both)} of {len(theirs)} records are new")
         _write(path, records)
 
@@ -132,7 +129,8 @@ def _difference(record: Record, other: Record) -> str:
         for name in names
         if record.made_with.get(name) != other.made_with.get(name)
     ]
-    if not differ and record.values != other.values and not other.failure:
+    worlds = record.values.keys() & other.values.keys()
+    if not differ and any(record.values[world] != other.values[world] for world in worlds):
         return "other values of the same versions"
     return ", ".join(differ)
 

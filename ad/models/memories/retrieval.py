@@ -4,9 +4,11 @@ Schmied et al. (arXiv 2410.07071) retrieve past episodes that are similar to the
 those of high return, and attend to them across. Here all of a context are of one task, so that the
 return alone decides, and they stand in the window itself: its first quarter has the transitions of
 the episodes with the highest returns before its other transitions, in the order of time. Of equal
-ones the newest are taken. A rollout chooses when its window is full, from what the window holds.
+ones the newest are taken. A rollout chooses when its window is full, from what the window holds:
+where an episode crosses a border of the window, from a piece of it, by the rewards of that piece.
 """
 
+from ad.errors import SettingError
 from ad.models.memories.transformer import Transformer
 
 
@@ -14,3 +16,11 @@ class Retrieval(Transformer):
     """A transformer that keeps the best episodes when its window is full."""
 
     retrieved = 0.25
+
+    @classmethod
+    def check(cls, config):
+        """Raise SettingError if a window has no room for a retrieved transition."""
+        super().check(config)
+        if not int(config.data.context_length * cls.retrieved):
+            text = f"must be at least {round(1 / cls.retrieved)} with model.memory retrieval"
+            raise SettingError("data.context_length", text)
