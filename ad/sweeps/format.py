@@ -24,6 +24,8 @@ class RowConfig:
     settings_of: str = field("")
     variant: str = field("")  # name of the settings of `variants` of its group that it has
     against: str = field("")  # title of the row that it is compared with, where runs are paired
+    # how many of the board's seeds it has, the first ones; null: all
+    runs: Optional[int] = field(None, at_least=1)  # noqa: UP045
     # further settings, of which a board with `tuning` finds the best; null: those of the sweep
     tried: Optional[list[dict]] = field(None)  # noqa: UP045
     # the entry of `tried` that the row has on other boards; null before it is chosen

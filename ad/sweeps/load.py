@@ -214,17 +214,22 @@ def _cell(
     settings |= entry.settings | (entry.tuned or {}) | sweep.choice.settings
     # Runs that try settings are named after the row that they tune.
     tuned = next((own for own, tried in sweep.tried.items() if row in tried), row)
-    experiments = _experiments(sweep, file, settings, [title, tuned], names)
+    seeds = sweep.choice.seeds[: entry.runs]
+    experiments = _experiments(sweep, file, settings, seeds, [title, tuned], names)
     runs = [PlannedRun(title, row, experiment) for experiment in experiments]
     return Cell(title, row, runs, "", entry.variant)
 
 
 def _experiments(
-    sweep: Sweep, file: str, settings: dict[str, Any], titles: Sequence[str], names: dict[str, str]
+    sweep: Sweep,
+    file: str,
+    settings: dict[str, Any],
+    seeds: Sequence[int],
+    titles: Sequence[str],
+    names: dict[str, str],
 ) -> Iterator[Experiment]:
     """Yield the experiment of each seed and split, with the name of its training's first run."""
-    splits, seeds = sweep.config.splits, sweep.choice.seeds
-    paired = sweep.config.paired
+    splits, paired = sweep.config.splits, sweep.config.paired
     for path in (TRAIN_SEED, *([SPLIT_SEED] if splits or paired else [])):
         if path in settings:
             raise ConfigError(f"{path} must not be set: seeds and splits do")

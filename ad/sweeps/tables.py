@@ -202,9 +202,10 @@ def summary_table(results: SweepResults) -> Table:
 def short_table(results: SweepResults) -> Table:
     """Return a row for each row with records: what it knows, its score in each group in per cent.
 
-    A bracket has the number of runs where only some are made.
+    A bracket has the number of runs where there are fewer than the board has.
     """
     sweep = results.sweep
+    runs = max((len(cell.runs) for cell in sweep.cells), default=0)
 
     def text(cell: Cell) -> str:
         place = cell.group, cell.row
@@ -212,7 +213,7 @@ def short_table(results: SweepResults) -> Table:
         if not known:
             return "n/a" if cell.problem else UNKNOWN
         mean = f"{100 * (results.estimate(place, sweep.config.score).mean or 0):.1f}"
-        return mean if len(known) == len(cell.runs) else f"{mean} ({len(known)})"
+        return mean if len(known) == runs else f"{mean} ({len(known)})"
 
     rows = []
     for row in sweep.rows:
@@ -231,15 +232,19 @@ def complete_scores(results: SweepResults) -> dict[str, np.ndarray]:
     """Return the compared score [R, W] of each row with all runs.
 
     W are the groups in which the baseline has its runs; a row that lacks one there is left out. R
-    is the smallest number of runs of a cell. Returns {} for a board with one run a cell, which has
-    no interval.
+    is the smallest number of runs of a cell of the row. A row with one run, which has no interval,
+    is left out.
     """
     sweep, scores, groups = results.sweep, _whole_cells(results), complete_groups(results)
     rows = [row for row in sweep.rows if groups and all((g, row) in scores for g in groups)]
-    runs = min((len(scores[g, row]) for g in groups for row in rows), default=0)
-    if runs < 2:
+    runs = {row: min(len(scores[g, row]) for g in groups) for row in rows}
+    if runs.get(sweep.config.baseline, 0) < 2:
         return {}
-    return {row: np.array([scores[g, row][:runs] for g in groups]).T for row in rows}
+    return {
+        row: np.array([scores[g, row][: runs[row]] for g in groups]).T
+        for row in rows
+        if runs[row] > 1
+    }
 
 
 def complete_groups(results: SweepResults) -> list[str]:
@@ -266,14 +271,15 @@ def aggregates_table(results: SweepResults) -> Table:
         texts = []
         for name, (statistic, low, high) in AGGREGATES.items():
             arguments = (own, scores[baseline]) if "{}" in name else (own,)
-            each = [statistic(*(a[run : run + 1] for a in arguments)) for run in range(len(own))]
+            runs = range(min(map(len, arguments)))
+            each = [statistic(*(a[run : run + 1] for a in arguments)) for run in runs]
             if "{}" in name:  # a share of few pairs, of which Student's t says nothing
                 texts.append(UNKNOWN if row == baseline else number(np.mean(each), ".3f"))
             else:
                 texts.append(estimate(each, low=low, high=high).text(".3f"))
-        rows.append([row, str(own.shape[1]), *texts])
+        rows.append([row, str(own.shape[1]), str(len(own)), *texts])
     headings = [name.format(baseline) for name in AGGREGATES]
-    return Table([results.sweep.config.heading, "groups", *headings], rows)
+    return Table([results.sweep.config.heading, "groups", "runs", *headings], rows)
 
 
 def profile_chart(results: SweepResults) -> Chart:
