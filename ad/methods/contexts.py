@@ -144,6 +144,7 @@ class SlidingWindow(Context):
         if self.retrieved:  # the return of the episode of each entry, once it has ended
             self.padding["episode_return"] = -torch.inf
             self.fields["episode_return"] = torch.full_like(self.fields["reward"], -torch.inf)
+        self.returned = torch.zeros_like(self.fields["reward"][:, 0])  # in the present episode
         # Adjacent environments with one past, their decisions since then, and the most of them.
         self.branches, self.own, self.most_own = 1, 0, 0
 
@@ -161,10 +162,11 @@ class SlidingWindow(Context):
         self._write(action=action, reward=reward)
         self._write_observation("next_observation", next_observation)
         if self.retrieved:
-            present = self._present_episode()
-            total = self.fields["reward"].where(present, 0).sum(1, keepdim=True)
-            ended = present & (terminated | truncated)[:, None]
-            self.fields["episode_return"] = total.where(ended, self.fields["episode_return"])
+            ended, total = terminated | truncated, self.returned + reward
+            entries = self._present_episode() & ended[:, None]
+            returns = self.fields["episode_return"]
+            self.fields["episode_return"] = total[:, None].where(entries, returns)
+            self.returned = total.where(~ended, 0)
 
     def hidden(self) -> torch.Tensor:
         """Return the hidden states [N, C] of the present decision."""
@@ -178,7 +180,7 @@ class SlidingWindow(Context):
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         super().select(envs)
-        self.rewarded = self.rewarded[envs]
+        self.rewarded, self.returned = self.rewarded[envs], self.returned[envs]
 
     def reward_seen(self) -> torch.Tensor:
         """Return whether a reward above 0 is among what the model keeps of the past, bool [N]."""
@@ -192,7 +194,7 @@ class SlidingWindow(Context):
         split, num_envs = copy.copy(self), len(self.fields["valid"])
         envs = torch.arange(num_envs, device=self.device).repeat_interleave(branches)
         split.fields = {name: value[envs] for name, value in self.fields.items()}
-        split.rewarded = self.rewarded[envs]
+        split.rewarded, split.returned = self.rewarded[envs], self.returned[envs]
         split.branches, split.own, split.most_own = branches, 0, decisions
         split.cache = split._split_cache(self.cache)
         return split
@@ -230,12 +232,13 @@ class SlidingWindow(Context):
             if self.read < self.length:  # decisions were entered without logits
                 self.hidden()
             self.rewarded = self.rewarded | (self.fields["reward"][:, :dropped] > 0).any(1)
-        stays = self._kept_entries(kept)
+        stays, retrieves = self._kept_entries(kept)
         envs = torch.arange(len(stays), device=self.device)[:, None]
         for name, value in self.fields.items():
             entries = value[envs, stays]
             value[:] = self.padding[name]
-            value[:, kept + 1 - stays.shape[1] : kept + 1] = entries
+            value[:, : kept + 1] = entries
+            value[retrieves, 0] = self.padding[name]  # no transition before the best episodes
         self.length = kept
         if self.model.carries:
             self.read, self.dropped = kept, self.dropped + dropped
@@ -244,16 +247,28 @@ class SlidingWindow(Context):
         else:
             self._forget()
 
-    def _kept_entries(self, kept: int) -> torch.Tensor:
-        """Return which entries stay in a full window with `kept` decisions, int64 [N, M]."""
-        newest = kept - self.retrieved
-        entries = torch.arange(self.length - newest, self.length + 1, device=self.device)
-        entries = entries.expand(len(self.fields["valid"]), -1)
+    def _kept_entries(self, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what stays of a full window: `kept` decisions and the transition before them.
+
+        The entries are int64 [N, kept + 1], the newest ones, or where as many transitions of whole
+        episodes come before the newest, those of the best episodes in the places 1 to `retrieved`.
+        The second value says where, bool [N].
+        """
+        entries = torch.arange(self.length - kept, self.length + 1, device=self.device)
+        entries = entries.repeat(len(self.fields["valid"]), 1)
         if not self.retrieved:
-            return entries  # the transition before the first kept decision stays too
-        returns = self.fields["episode_return"][:, 1 : self.length - newest + 1]
+            return entries, torch.zeros(len(entries), dtype=torch.bool, device=self.device)
+        first = self.length - kept + self.retrieved + 1  # of the newest entries
+        time, step = self.fields["time"], self.fields["step"]
+        # An episode that goes on in the newest entries is not retrieved.
+        begins = step[:, first] - time[:, first]
+        is_over = (step < begins[:, None])[:, 1:first]
+        returns = self.fields["episode_return"][:, 1:first].where(is_over, -torch.inf)
         best = torch.from_numpy(1 + best_first(returns.cpu().numpy(), self.retrieved))
-        return torch.cat([best.to(self.device), entries[:, 1:]], 1)
+        retrieves = returns.isfinite().sum(1) >= self.retrieved
+        places = entries[:, 1 : 1 + self.retrieved]
+        places[retrieves] = best.to(self.device)[retrieves]
+        return entries, retrieves
 
     def _forget(self) -> None:
         """Empty the cache: the next decision reads the whole window."""
@@ -287,6 +302,11 @@ class SeparateWindows(Context):
             raise ConfigError(
                 "training.segments must be 1 with this policy: its model reads a window anew at "
                 "each decision, and no state of what came before"
+            )
+        if model.memory.retrieved:
+            raise ConfigError(
+                "model.memory must not be retrieval with this policy, whose windows have lengths "
+                "of their own"
             )
         super().__init__(model, num_envs, context_length)
         self.length = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
