@@ -165,11 +165,14 @@ def test_a_group_shows_the_results_of_the_world_that_it_names(tmp_path):
     room = deepcopy(BOARD["groups"]["room"])
     large = deepcopy(room) | {"world": world_title({"change": 2})}
     large["settings"] = {"evaluation.worlds": [{"change": 2}]}
-    groups = {"large": large, "room": room}
+    other = deepcopy(large) | {"world": world_title({"change": 3})}
+    other["settings"] = {"evaluation.worlds": [{"change": 3}]}
+    groups = {"large": large, "other": other, "room": room}
     rows = {"first": {}, "second": {"settings": {"training.steps": 21}}}
     sweep = write_sweep(tmp_path, {"groups": groups, "rows": rows, "seeds": [0]})
-    assert len(sweep.planned_runs()) == 2  # groups share them: those with the further world
-    assert all(run.config.evaluation.worlds for run in sweep.planned_runs())
+    assert len(sweep.planned_runs()) == 2  # groups share them: those with the further worlds
+    for run in sweep.planned_runs():
+        assert run.config.evaluation.worlds == [{"change": 2}, {"change": 3}]
     records = records_of(sweep, {"first": [0.5], "second": [0.6]})
     key = next(run.key for run in sweep.planned_runs() if run.row == "first")
     own = records[key].values

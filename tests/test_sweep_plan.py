@@ -177,6 +177,7 @@ WRONG = [
     (BOARD, "rows/clone/tuned", {"training.steps": 3}, "tuned"),
     (BOARD, "rows/distillation/settings_of", "tund", "no row 'tund'; did you mean tuned"),
     (BOARD, "groups/room/settings_of", "hal", "no group 'hal'"),
+    (BOARD, "groups/room/world", "change 3", "evaluated in 'change 3'"),
     (BOARD, "rows/distillation/variant", "informd", "no group has a variant 'informd'"),
 ]
 

@@ -351,7 +351,12 @@ class PresentEpisode(SeparateWindows):
 
     def enter(self, observation, time, inputs) -> None:
         """Add the decision at `observation` and `time`, int64 [N], with the model's `inputs`."""
-        self._slide(self.length == self.capacity)
+        full = self.length == self.capacity
+        if full.any():  # forget the oldest entry there
+            for value in self.fields.values():
+                value[full, :-1] = value[full, 1:]
+            self.length -= full.long()
+            self.cached[full] = -1  # every key depends on the decision that was dropped
         self.length += 1
         self._write(**self.padding)
         self._write(time=time, step=time, valid=True, **inputs)
@@ -392,14 +397,6 @@ class PresentEpisode(SeparateWindows):
         if longest > self.capacity:
             return None
         return self.model.new_episode_cache(num_envs, longest)
-
-    def _slide(self, full: torch.Tensor) -> None:
-        """Forget the oldest entry of the windows `full`, bool [N]."""
-        if full.any():
-            for value in self.fields.values():
-                value[full, :-1] = value[full, 1:]
-            self.length -= full.long()
-            self.cached[full] = -1  # every key depends on the decision that was dropped
 
 
 class PastEpisodes(SeparateWindows):

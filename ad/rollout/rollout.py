@@ -135,7 +135,8 @@ def rollout(
     statistics, recorded = EpisodeStatistics(env.num_envs, episodes), np.array(record, np.int64)
     steps, envs, action = [], np.arange(env.num_envs), np.zeros(env.num_envs, np.int64)
     total = env_steps or env.num_envs * episodes
-    with torch.inference_mode(), _bar(total, "steps" if env_steps else "episodes", label) as bar:
+    unit, silent = " steps" if env_steps else " episodes", True if label is None else None
+    with torch.inference_mode(), tqdm(total=total, desc=label, unit=unit, disable=silent) as bar:
         while len(steps) != env_steps and (active := statistics.active).any():
             if (playing := active[envs]).mean() < COMPACT_BELOW:
                 policy.select(tensors.array(np.flatnonzero(playing)))
@@ -265,7 +266,3 @@ def _trajectory(steps: list[dict[str, np.ndarray]], world) -> dict[str, np.ndarr
         name: np.stack([step[name] for step in steps], axis=1).astype(dtypes[name])
         for name in steps[0]
     }
-
-
-def _bar(total: int, unit: str, label: str | None) -> tqdm:
-    return tqdm(total=total, desc=label, unit=f" {unit}", disable=True if label is None else None)

@@ -17,6 +17,7 @@ from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError, SettingError
 from ad.evaluation.scores import SCORES
 from ad.registry import METHODS
+from ad.runtime.run import world_title
 from ad.sweeps.format import FACTS, BoardConfig, GroupConfig, RowConfig, SweepConfig, TableConfig
 from ad.sweeps.plan import Cell, PlannedRun, Sweep, check_titles, settings_text, training_hash
 
@@ -310,6 +311,10 @@ def _check_titles_of(sweep: Sweep) -> None:
         scores = [*config.scores, *config.means, *group.scores]
         check_titles(f"{where} has no score", scores, SCORES)
         rows = [cell.row for cell in own]
+        if group.world:
+            configs = [cell.config.evaluation for cell in own if cell.runs]
+            worlds = {world_title(world) for config in configs for world in config.worlds}
+            check_titles(f"{where} has no row that is evaluated in", [group.world], worlds)
         if (base := sweep.baseline(title)) and not sweep.tried:
             check_titles(f"{where} has no row", [base], rows)
         if not rows:

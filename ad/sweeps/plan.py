@@ -123,10 +123,13 @@ class Sweep:
         most = max((len(cell.runs) for cell in self.cells), default=0)
         runs = (cell.runs[n] for n in range(most) for cell in self.cells if n < len(cell.runs))
         unique: dict[str, PlannedRun] = {}
-        for run in runs:  # of equal keys the one that is evaluated in most worlds
+        for run in runs:  # one of equal keys is evaluated in the worlds of all
             other = unique.setdefault(run.key, run)
-            if len(run.config.evaluation.worlds) > len(other.config.evaluation.worlds):
-                unique[run.key] = run
+            own, worlds = run.config.evaluation.worlds, other.config.evaluation.worlds
+            if further := [world for world in own if world not in worlds]:
+                evaluation = replace(other.config.evaluation, worlds=[*worlds, *further])
+                config = replace(other.config, evaluation=evaluation)
+                unique[run.key] = replace(other, config=config)
         return list(unique.values())
 
     def select(

@@ -197,7 +197,7 @@ def layout(part: Part, encoder: nn.Module) -> tuple[list[str], list[str]]:
     """
     if isinstance(encoder, MissionWords):
         return ["no word", *WORDS], [str(place) for place in range(*part.shape)]
-    patches = _patches(encoder)
+    patches = next((module for module in encoder.modules() if isinstance(module, Patches)), None)
     grid = part.shape[:2] if len(part.shape) == 3 else (int(np.prod(part.shape)),)
     grid = patches.grid if patches else grid
     depth = first_map(encoder).in_features // (1 if patches else int(np.prod(grid)))
@@ -205,11 +205,6 @@ def layout(part: Part, encoder: nn.Module) -> tuple[list[str], list[str]]:
     places = [np.unravel_index(n, grid) for n in range(int(np.prod(grid)))]  # x first in a view
     cells = ["-".join(map(str, place[::-1] if known else place)) for place in places]
     return known.get(depth, [str(number) for number in range(depth)]), cells
-
-
-def _patches(encoder: nn.Module) -> Patches | None:
-    """Return what cuts pictures into cells or patches, None if nothing does."""
-    return next((module for module in encoder.modules() if isinstance(module, Patches)), None)
 
 
 def first_map(encoder: nn.Module) -> nn.Linear:

@@ -266,14 +266,11 @@ def _text(observation: Observation, parts: dict[str, Discrete | Array]) -> str:
         elif np.size(value) <= MOST_NUMBERS:
             text = ", ".join(f"{number:g}" for number in np.ravel(value))
         else:
-            text = f"image {_short_hash(value)}"
+            # Four characters that differ for most different arrays.
+            content = np.ascontiguousarray(value).tobytes()
+            text = f"image {hashlib.sha256(content).hexdigest()[:4]}"
         texts.append(f"{name} {text}" if name else text)
     return "; ".join(texts)
-
-
-def _short_hash(value: np.ndarray) -> str:
-    """Return four characters that differ for most different arrays."""
-    return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:4]
 
 
 def _numbers(values: np.ndarray) -> list:

@@ -48,7 +48,7 @@ def _encoding(space: Space) -> Callable[[torch.Tensor], torch.Tensor]:
         if has_cells(part):
             return _one_hot
         if has_words(part):
-            return _one_hot_words
+            return lambda numbers: F.one_hot(numbers.long(), len(WORDS) + 1)
     return torch.Tensor.float
 
 
@@ -59,8 +59,3 @@ def _one_hot(cells: torch.Tensor) -> torch.Tensor:
     """
     numbers = cells.long().unbind(-1)
     return torch.cat([F.one_hot(n, size) for n, size in zip(numbers, SIZES, strict=True)], dim=-1)
-
-
-def _one_hot_words(numbers: torch.Tensor) -> torch.Tensor:
-    """Return the numbers of words [..., L] as one-hot vectors [..., L, number of words + 1]."""
-    return F.one_hot(numbers.long(), len(WORDS) + 1)
