@@ -177,3 +177,23 @@ def test_pictures_show_the_arms_the_pull_and_its_reward(env_id, kwargs):
         assert (frames[before] != frames[before + 1]).any()
     np.testing.assert_array_equal(frames[3], frames[4])
     assert (frames[0] != bandit.frames(bandit.all_tasks()[2], episode)[0]).any()
+
+
+def test_the_means_of_a_drifting_bandit_walk_by_the_task_and_begin_anew_with_a_seed():
+    bandit = world(num_envs=3, arms=2, num_tasks=2, drift=0.1, pulls=40)
+    tasks = bandit.all_tasks()
+    walks = bandit.walks(tasks)  # [2, 40, 2]
+    assert walks.min() >= 0 and walks.max() <= 1
+    np.testing.assert_array_equal(walks[:, 0], bandit.means(tasks))
+    steps = np.diff(world(arms=256, num_tasks=2, drift=0.01, pulls=400).walks(tasks), axis=1)
+    assert np.std(steps) == pytest.approx(0.01, rel=0.02)
+    for _ in range(2):
+        bandit.reset(seed=[5, 6, 7])
+        rewards = [bandit.step(np.zeros(3, int))[1] for _ in range(50)]
+        chances = uniform(np.array([5, 6, 7], np.uint64)[:, None], np.arange(50))
+        means = walks[:, np.minimum(np.arange(50), 39), 0][[0, 1, 0]]  # they stay at the end
+        np.testing.assert_array_equal(np.stack(rewards, 1), chances < means)
+    best = [np.mean([max(pull) for pull in walk]) for walk in walks.tolist()]
+    np.testing.assert_allclose(bandit.optimal_return(tasks, 3), 3 * np.array(best))
+    np.testing.assert_allclose(bandit.random_return(tasks, 1), walks.mean((1, 2)))
+    assert bandit.optimal_policy(tasks) is None

@@ -54,7 +54,7 @@ class OddEvenBandit(BernoulliBandit):
         self.min_arms = min_arms
         self.num_held_out = check_integer("num_held_out", num_held_out, 1, MAX_TASKS)
         self.parity_probability = check_number("parity_probability", parity_probability, 0, 1)
-        super().__init__(num_envs, tasks, arms, num_tasks, **kwargs)
+        super().__init__(num_envs, tasks, arms=arms, num_tasks=num_tasks, **kwargs)
 
     def all_tasks(self) -> np.ndarray:
         """Return all tasks, int64 [K, 2]: group 0, then group 1."""
