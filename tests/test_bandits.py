@@ -197,3 +197,13 @@ def test_the_means_of_a_drifting_bandit_walk_by_the_task_and_begin_anew_with_a_s
     np.testing.assert_allclose(bandit.optimal_return(tasks, 3), 3 * np.array(best))
     np.testing.assert_allclose(bandit.random_return(tasks, 1), walks.mean((1, 2)))
     assert bandit.optimal_policy(tasks) is None
+
+
+def test_a_drifting_bandit_is_drawn_and_has_no_posterior_of_means_that_stay():
+    bandit = world(num_envs=1, arms=2, num_tasks=2, drift=0.1)
+    field = np.array([1, 0])
+    frames = bandit.frames([0], {"action": field, "reward": field.astype(np.float32)})
+    assert len(frames) == 3 and bandit.reward_distribution is None
+    np.testing.assert_array_equal(
+        bandit.walks([[0]])[0], world(arms=9, drift=0.1, pulls=500).walks([[0]])[0, :400, :2]
+    )

@@ -165,7 +165,8 @@ def _summary(results: SweepResults) -> Iterator[Block]:
         yield Text(
             f"Aggregates of {SCORES[sweep.config.score].heading} over the groups in which all of "
             "these rows have all runs (Agarwal et al. 2021): means over runs, with intervals by "
-            "Student's t over the values of single runs. The groups are "
+            "Student's t over the values of single runs. A row with fewer runs has the first of "
+            "the same splits, and the last column pairs runs of the same split. The groups are "
             f"{'; '.join(tables.complete_groups(results))}."
         )
         yield tables.aggregates_table(results)

@@ -148,7 +148,9 @@ class Sweep:
             for cell in self.cells
             if (not groups or cell.group in groups) and (not rows or cell.row in rows)
         ]
-        runs = replace(self, cells=chosen).planned_runs()
+        # Of the runs of the whole board, which are evaluated in the worlds of all its groups.
+        keys = {run.key for cell in chosen for run in cell.runs}
+        runs = [run for run in self.planned_runs() if run.key in keys]
         return [run for run in runs if not seeds or run.config.training.train_seed in seeds]
 
 

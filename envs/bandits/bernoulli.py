@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.bandits.bandit import Bandit
+from envs.bandits.bandit import MAX_ARMS, Bandit
 from envs.checks import check_integer
 from envs.rng import normal, uniform
 
@@ -21,36 +21,32 @@ class BernoulliBandit(Bandit):
     """N bandits whose rewards are 0 and 1; see `envs.bandits.bandit` for tasks and settings.
 
     drift: the standard deviation of the normal step that each mean takes after a pull, reflected at
-    0 and 1; 0 for none. pulls: the number of pulls after which the means stay, with a drift. A
-    task's walk is drawn by its key, and begins anew with a seed. Facts about a drifting task are of
-    all its pulls: the optimal return is that of the arm that is best at each of them, and no policy
-    is optimal at all of them. Raises ValueError as `Bandit` does, and for a bad drift.
+    0 and 1; 0 for none. pulls: the number of pulls of a life, after which the means stay, with a
+    drift. A task's walk is drawn by its key, the same for all its environments, and begins anew
+    with a seed. Facts about a drifting task are means over these pulls: the optimal return is that
+    of an oracle that knows the best arm of each, so that lives should have as many. Pictures of
+    episodes show the first means. Raises ValueError as `Bandit` does, and for a bad drift.
     """
 
     family: ClassVar[str] = "BernoulliBandit-v0"
     reward_distribution = "bernoulli"
 
-    def __init__(
-        self,
-        num_envs: int | None = None,
-        tasks=None,
-        drift: float = 0.0,
-        pulls: int = 400,
-        **kwargs,
-    ):
+    def __init__(self, *arguments, drift: float = 0.0, pulls: int = 400, **kwargs):
         if type(drift) not in (int, float) or not 0 <= drift <= 1:
             raise ValueError(f"drift must be a number from 0 to 1, got {drift!r}")
         self.drift, self.pulls = float(drift), check_integer("pulls", pulls, 1, MAX_PULLS)
-        super().__init__(num_envs, tasks, **kwargs)
+        super().__init__(*arguments, **kwargs)
         if self.drift:
+            self.reward_distribution = None  # posteriors of means that stay do not fit
             own, self._walk = np.unique(self.tasks, axis=0, return_inverse=True)
             self._walks = self.walks(own)
 
     def walks(self, tasks) -> np.ndarray:
         """Return the mean reward of each arm at each pull, float64 [K, P, A]."""
-        counters = np.arange(1, 2 * self.pulls * self.arms + 1).reshape(2, self.pulls, self.arms)
         keys = self._task_keys(tasks, "drift")[:, None, None]
-        steps = self.drift * normal(uniform(keys, counters[0]), uniform(keys, counters[1]))
+        first = np.arange(self.pulls)[:, None] * MAX_ARMS + np.arange(self.arms)
+        second = first + MAX_PULLS * MAX_ARMS
+        steps = self.drift * normal(uniform(keys, first), uniform(keys, second))
         steps[:, 0] = self.means(tasks)
         return 1 - abs(1 - steps.cumsum(1) % 2)
 
@@ -67,14 +63,19 @@ class BernoulliBandit(Bandit):
     def optimal_policy(self, tasks):
         return None if self.drift else super().optimal_policy(tasks)
 
-    def frames(self, task, transitions):
-        return None if self.drift else super().frames(task, transitions)
+    def _begin(self, envs):
+        super()._begin(envs)
+        self._walk_on(envs)
 
     def _advance(self, actions, envs):
+        self._walk_on(envs)
+        return super()._advance(actions, envs)
+
+    def _walk_on(self, envs):
+        """Set the means of `envs` to those of their next pull."""
         if self.drift:  # a pull draws one number
             pull = np.minimum(self._draws[envs].astype(int), self.pulls - 1)
             self._means[envs] = self._walks[self._walk.ravel()[envs], pull]
-        return super()._advance(actions, envs)
 
     def _pay(self, means, envs):
         return self._random(envs) < means
