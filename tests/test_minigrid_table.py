@@ -267,6 +267,7 @@ def test_an_environment_that_is_no_table_is_refused_in_one_sentence(stranger, li
         world(stranger(line), arguments={"size": 4})
 
 
+@pytest.mark.slow  # once it ended the process of the tests itself, for which others then waited
 def test_a_killed_process_is_one_sentence(stranger):
     with pytest.raises(ValueError, match="a process that makes tables was killed"):
         world(stranger("__import__('os')._exit(9)"), [1, 2], workers=2, arguments={"size": 4})

@@ -303,11 +303,6 @@ class SeparateWindows(Context):
                 "training.segments must be 1 with this policy: its model reads a window anew at "
                 "each decision, and no state of what came before"
             )
-        if model.memory.retrieved:
-            raise ConfigError(
-                "model.memory must not be retrieval with this policy, whose windows have lengths "
-                "of their own"
-            )
         super().__init__(model, num_envs, context_length)
         self.length = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.envs = torch.arange(num_envs, device=self.device)

@@ -88,7 +88,8 @@ def _id(world: str, groups: dict[str, dict]) -> str:
     """Return the id or the preset of what a line of the CSV file calls its world."""
     if world not in groups:
         return world
-    experiment = ROOT / groups[world]["experiment"]
+    group = groups[world]
+    experiment = ROOT / groups[group.get("settings_of", world)]["experiment"]
     return yaml.safe_load(experiment.read_text("utf-8"))["env"]["id"]
 
 
