@@ -71,5 +71,5 @@ def test_a_window_of_a_rollout_is_that_of_the_training_set(spec, history):
         for name in (*Method.fields, "step", "valid"):
             np.testing.assert_array_equal(played[name], expected[name][:, :length], err_msg=name)
         retrieved.update(map(tuple, played["step"][:, 1:5].tolist()))
-    assert len(retrieved) > 1  # other episodes over time
+    assert len(retrieved) > history["time"].shape[1] // 15  # other episodes over time
     assert not retrieved.isdisjoint({(0, 1, 2, 3)})

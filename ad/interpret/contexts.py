@@ -466,11 +466,7 @@ def history_contexts(
 
     Every decision is marked as decided.
     """
-    own = {
-        "task": _task_of,
-        "episode": _episode_of,
-        "sequence": lambda own: np.repeat(np.arange(len(own.lengths)), own.lengths),
-    }
+    own = {"task": _task_of, "episode": _episode_of, "sequence": _sequence_of}
     derived = {**method.derived, **own}
     sampler = dataset.sampler(
         (*method.fields, *own),
@@ -529,6 +525,11 @@ def _task_of(sequences: Sequences) -> np.ndarray:
     """Return the numbers that name the task, at each transition: int64 [M, D]."""
     shape = int(sequences.lengths.sum()), len(sequences.task)
     return np.broadcast_to(sequences.task, shape)
+
+
+def _sequence_of(sequences: Sequences) -> np.ndarray:
+    """Return the number of each transition's sequence, int64 [M]."""
+    return np.repeat(np.arange(len(sequences.lengths)), sequences.lengths)
 
 
 def _episode_of(sequences: Sequences) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from envs.bandits.bandit import MAX_ARMS, Bandit
-from envs.checks import check_integer
+from envs.checks import check_integer, check_number
 from envs.rng import normal, uniform
 
 MAX_PULLS = 100_000
@@ -32,14 +32,13 @@ class BernoulliBandit(Bandit):
     reward_distribution = "bernoulli"
 
     def __init__(self, *arguments, drift: float = 0.0, pulls: int = 400, **kwargs):
-        if type(drift) not in (int, float) or not 0 <= drift <= 1:
-            raise ValueError(f"drift must be a number from 0 to 1, got {drift!r}")
-        self.drift, self.pulls = float(drift), check_integer("pulls", pulls, 1, MAX_PULLS)
+        self.drift = check_number("drift", drift, 0, 1)
+        self.pulls = check_integer("pulls", pulls, 1, MAX_PULLS)
         super().__init__(*arguments, **kwargs)
         if self.drift:
             self.reward_distribution = None  # posteriors of means that stay do not fit
-            own, self._walk = np.unique(self.tasks, axis=0, return_inverse=True)
-            self._walks = self.walks(own)
+            own, walk = np.unique(self.tasks, axis=0, return_inverse=True)
+            self._walks, self._walk = self.walks(own), walk.ravel()
 
     def walks(self, tasks) -> np.ndarray:
         """Return the mean reward of each arm at each pull, float64 [K, P, A]."""
@@ -75,7 +74,7 @@ class BernoulliBandit(Bandit):
         """Set the means of `envs` to those of their next pull."""
         if self.drift:  # a pull draws one number
             pull = np.minimum(self._draws[envs].astype(int), self.pulls - 1)
-            self._means[envs] = self._walks[self._walk.ravel()[envs], pull]
+            self._means[envs] = self._walks[self._walk[envs], pull]
 
     def _pay(self, means, envs):
         return self._random(envs) < means
