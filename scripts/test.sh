@@ -14,4 +14,5 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/ty check --python .venv  # also where another environment is active
-.venv/bin/python -m pytest -q -m "$left_out" -n auto --dist loadfile "$@"
+# Without the limit of restarts, pytest-xdist can wait for ever after a crash of a worker.
+.venv/bin/python -m pytest -q -m "$left_out" -n auto --dist loadfile --max-worker-restart 0 "$@"

@@ -60,6 +60,7 @@ class GroupConfig:
 class BoardConfig:
     """A board: some groups and rows of a sweep, with a page of their own."""
 
+    about: str = field("")  # Markdown on its page, below that of the sweep
     groups: list[str] = field([])  # titles; empty: all
     rows: list[str] = field([])  # titles; empty: all
     seeds: list[int] = field([])  # empty: the sweep's

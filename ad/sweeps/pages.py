@@ -114,7 +114,7 @@ def _plain(page: Page) -> Page:
 
 def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
     """Return the first section: what the sweep is, how it is made, and its summary."""
-    blocks: list[Block] = [*_paragraphs(sweep.config.about)]
+    blocks: list[Block] = [*_paragraphs(sweep.config.about), *_paragraphs(sweep.choice.about)]
     if results is not None:
         blocks += _summary(results)
         blocks.append(Text(_progress(results)))
