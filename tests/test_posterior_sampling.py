@@ -15,11 +15,13 @@ def agents(
     nearness: float = 1.0,
     noise: float = 0.0,
     every_step: bool = False,
+    window: int | None = None,
     **kwargs,
 ) -> PosteriorSampling:
     """Return agents on two 3 x 3 rooms before their first step."""
     env = make_vec("DarkRoom-v0", np.repeat(TASKS, num_envs, axis=0), 6, size=3, **kwargs)
-    return PosteriorSampling(Settings(nearness, noise, every_step), env, TASKS, num_envs, [11, 12])
+    settings = Settings(nearness, noise, every_step, window)
+    return PosteriorSampling(settings, env, TASKS, num_envs, [11, 12])
 
 
 def sampler(steps: int, **settings):
@@ -48,12 +50,12 @@ def test_the_true_task_is_never_refuted_and_soon_the_only_one(kwargs):
     np.testing.assert_array_equal(source.sampled.reshape(2, 30), true[:, None].repeat(30, 1))
 
 
-def test_a_task_is_possible_until_a_transition_refutes_it():
-    source, seen = sampler(7)
+@pytest.mark.parametrize("window, first", [(None, 0), (20, 0), (8, 0), (6, 3), (4, 4), (2, 6)])
+def test_a_task_is_possible_until_a_transition_of_the_window_refutes_it(window, first):
+    source, seen = sampler(7, window=window)
     world = make_base("DarkRoom-v0", size=3)
-    seen = {name: values.reshape(7, -1) for name, values in seen.items()}
-    expected = world.possible(seen, source.tasks).all(0)
-    np.testing.assert_array_equal(source.possible, expected)
+    seen = {name: values.reshape(7, -1)[first:] for name, values in seen.items()}
+    np.testing.assert_array_equal(source.possible, world.possible(seen, source.tasks).all(0))
 
 
 def test_after_the_first_reward_every_path_is_a_shortest_one():

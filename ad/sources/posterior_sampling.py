@@ -7,11 +7,12 @@ to it, but not the present task. A small `noise` puts the agents into states tha
 would not reach, so that a model learns what to do there (as in DART, Laskey et al. 2017).
 
 With `every_step` and without `nearness` an action has the probability that it is optimal given all
-that was seen. That is what a decision-pretrained transformer approximates (`ad.methods.dpt`), from
-a context instead of a life.
+that was seen. That is what a decision-pretrained transformer approximates (`ad.methods.dpt`). With
+a `window` an agent knows no more than such a transformer reads, a context in place of its life.
 """
 
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
@@ -36,6 +37,8 @@ class Settings:
     """probability of a random action, which shows how to return to a path after leaving it"""
     every_step: bool = field(False, added=True)
     """whether to sample a task anew at every step, and not only when the sampled one is refuted"""
+    window: Optional[int] = field(None, at_least=2, added=True)  # noqa: UP045
+    """newest env steps that it remembers; when full, half of them stay. null: its whole life"""
 
 
 class PosteriorSampling(RolloutSource):
@@ -44,7 +47,7 @@ class PosteriorSampling(RolloutSource):
     Settings = Settings
     privileged_info = "family"
     paper = "Strens 2000"
-    state_names = ("possible", "sampled", "draws")
+    state_names = ("possible", "next_possible", "sampled", "draws")
 
     @classmethod
     def check(cls, config: Experiment, world: TaskOracle) -> None:
@@ -60,6 +63,11 @@ class PosteriorSampling(RolloutSource):
         if num_bytes > MAX_POLICY_BYTES:
             size = f"{num_bytes / 1e9:.1f} GB"
             raise unfit(config, f"it needs {size} for the optimal policies of all tasks, too many")
+        forgets = Settings(**config.source.settings).window is not None
+        if forgets and getattr(world, "pays_once", False) and not world.success_ends:
+            raise unfit(
+                config, "with a window it needs a world that pays more than once an episode"
+            )
 
     def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         self.settings, self.world = settings, env.unwrapped
@@ -72,6 +80,7 @@ class PosteriorSampling(RolloutSource):
         self.states = self.actors.states().ravel()  # before the last step, [K * N]
         lives = len(self.keys)  # K * N
         self.possible = np.ones((lives, len(self.tasks)), bool)
+        self.next_possible = self.possible.copy()  # by the steps that stay when the window is full
         self.sampled, self.draws = np.zeros(lives, np.int64), np.zeros(lives, np.uint64)
         self._sample(np.arange(lives))
 
@@ -91,13 +100,15 @@ class PosteriorSampling(RolloutSource):
 
     def _learn(self, rollout: TransitionChunk) -> None:
         """Drop the tasks that a step refutes; sample another task where the sampled one is."""
-        undecided = np.flatnonzero(self.possible.sum(1) > 1)
-        seen = {
-            name: values.reshape(-1, *values.shape[3:])[undecided]
-            for name, values in rollout.arrays.items()
-        }
+        undecided = np.flatnonzero(self.next_possible.sum(1) > 1)
+        arrays = rollout.arrays.items()
+        seen = {name: own.reshape(-1, *own.shape[3:])[undecided] for name, own in arrays}
         seen["state"] = self.states[undecided]
-        self.possible[undecided] &= self.world.possible(seen, self.tasks)
+        agree = self.world.possible(seen, self.tasks)
+        self.possible[undecided] &= agree
+        self.next_possible[undecided] &= agree
+        if self.settings.window and self.actors.steps % (self.settings.window // 2) == 0:
+            self.possible, self.next_possible = self.next_possible, np.ones_like(self.possible)
         again = self.settings.every_step | ~self.possible[undecided, self.sampled[undecided]]
         self._sample(undecided[again])
 

@@ -91,8 +91,7 @@ def sweep_page(results: SweepResults) -> Page:
     if sweep.config.measure == "analysis":
         sections = [findings_section(sweep, name, records) for name in sweep.tables]
         return Page(title, subtitle, [_head(sweep), *sections])
-    has_pages = sweep.page is not None
-    folder = sweep.page.parent if has_pages else Path()
+    folder = Path() if sweep.page is None else sweep.page.parent
     sections = [_group_section(results, group, folder) for group in sweep.groups]
     shown = (block for own in sections for block in own.blocks if isinstance(block, Table))
     if any(tables.BELOW_LEARNER in cell for own in shown for row in own.rows for cell in row):
@@ -186,8 +185,7 @@ def _progress(results: SweepResults) -> str:
         f"{seconds / 3600:.1f} hours of training and evaluation. Each is a line of "
         f"{sweep.records.as_posix()}{versions}."
     )
-    several = {row: own for row, own in sweep.rows.items() if len(own.tried or []) > 1}
-    untuned = [row for row, own in several.items() if own.tuned is None]
+    untuned = [r for r, own in sweep.rows.items() if own.tuned is None and len(own.tried or []) > 1]
     return text + (f" Not tuned yet: {', '.join(untuned)}." if untuned else "")
 
 
