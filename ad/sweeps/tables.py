@@ -298,14 +298,16 @@ def profile_chart(results: SweepResults) -> Chart:
 
 
 def tuning_table(results: SweepResults) -> Table:
-    """Return a row for each method whose settings have all been tried, with the best of them."""
-    rows = []
-    for method, scores in tuning_scores(results).items():
+    """Return a row for each method, with the best of its settings if all have been tried."""
+    rows, whole = [], tuning_scores(results)
+    for method, scores in whole.items():
         best = settings_text(results.sweep.rows[max(scores, key=scores.__getitem__)].tuned or {})
         ends = [number(end, ".3f") for end in (max(scores.values()), min(scores.values()))]
         failed = len(results.sweep.tried[method]) - len(scores)
         tried = f"{len(scores)}" + (f", {failed} failed" if failed else "")
         rows.append([method, best, *ends, tried])
+    unfinished = [method for method in results.sweep.tried if method not in whole]
+    rows += [[method, "runs are missing", *[UNKNOWN] * 3] for method in unfinished]
     return Table(["method", "best settings", "their NAUC", "lowest NAUC", "tried"], rows)
 
 
