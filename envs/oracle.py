@@ -57,6 +57,7 @@ class TaskOracle:
     max_episode_steps: the env steps after which the world itself truncates an episode, None for
     never.
     success_ends: whether a success ends the episode, so that its length is that of the path.
+    pays_once: whether only the first success of an episode pays.
     observation_factors: the shape for `np.unravel_index(observation, observation_factors)` if an
     observation is the index of a cell, else None.
     reward_distribution: how the rewards of an action in a state are distributed: "bernoulli", 0 or
@@ -75,6 +76,7 @@ class TaskOracle:
     task_grid: tuple[int, int] | None = None
     max_episode_steps: int | None = None
     success_ends: bool = False
+    pays_once: bool = False
     observation_factors: tuple[int, ...] | None = None
     reward_distribution: str | None = None
     reward_noise: float | None = None

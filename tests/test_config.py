@@ -143,6 +143,9 @@ env.change --env.change 2 --source.algorithm posterior_sampling
 env.change --env.change 2 --split.num_train_tasks 79
 evaluation.worlds --evaluation.worlds [{"change":1.5}]
 evaluation.worlds --evaluation.worlds [{"change":2}] --split.num_train_tasks 79
+source.settings.window --source.algorithm posterior_sampling --source.settings.window 5
+source.algorithm --env.id DarkRoom-Hard-17x17-v1 --source.algorithm posterior_sampling \
+--source.settings.window 4
 source.source_seed --split.tuning true --source.source_seed 1
 source.algorithm --source.algorithm a3c
 source.algorithm --source.algorithm ucb

@@ -19,6 +19,7 @@ import numpy as np
 from ad.config.fields import field
 from ad.config.schema import Experiment
 from ad.data.schema import STORED, TransitionChunk
+from ad.errors import SettingError
 from ad.sources.actors import Actors, actor_keys
 from ad.sources.base import RolloutSource, knows_optimal_policy, unfit
 from envs.oracle import TaskOracle
@@ -63,11 +64,11 @@ class PosteriorSampling(RolloutSource):
         if num_bytes > MAX_POLICY_BYTES:
             size = f"{num_bytes / 1e9:.1f} GB"
             raise unfit(config, f"it needs {size} for the optimal policies of all tasks, too many")
-        forgets = Settings(**config.source.settings).window is not None
-        if forgets and getattr(world, "pays_once", False) and not world.success_ends:
-            raise unfit(
-                config, "with a window it needs a world that pays more than once an episode"
-            )
+        window = Settings(**config.source.settings).window
+        if window and window % 2:
+            raise SettingError("source.settings.window", f"must be even, not {window}")
+        if window and world.pays_once and not world.success_ends:
+            raise unfit(config, "with a window, an episode must not go on after its only reward")
 
     def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         self.settings, self.world = settings, env.unwrapped

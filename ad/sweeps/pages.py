@@ -208,7 +208,7 @@ def _method(results: SweepResults) -> Iterator[str]:
         yield f"""Each run has a split of the tasks, source agents and a training of its own. So an
             interval, Student's t over the runs, is that for a new split, new source agents and a
             new training. Rows are compared by pairs of runs on the same split, only as the plan
-            of the board names beforehand: {"; ".join(named)}. The column has the mean difference
+            of the board names: {"; ".join(named)}. The column has the mean difference
             of {score}, its 95 % interval, which is that of a single comparison, its p value,
             corrected over the groups of this pair of rows and not over the page (Holm 1979), and
             in how many pairs the row is above the other. A

@@ -307,7 +307,7 @@ def tuning_table(results: SweepResults) -> Table:
         tried = f"{len(scores)}" + (f", {failed} failed" if failed else "")
         rows.append([method, best, *ends, tried])
     unfinished = [method for method in results.sweep.tried if method not in whole]
-    rows += [[method, "runs are missing", *[UNKNOWN] * 3] for method in unfinished]
+    rows += [[method, "runs are missing or failed", *[UNKNOWN] * 3] for method in unfinished]
     return Table(["method", "best settings", "their NAUC", "lowest NAUC", "tried"], rows)
 
 
