@@ -97,6 +97,7 @@ def test_a_part_runs_to_its_results(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measure, "QUICK", TINY)
     monkeypatch.setattr(rollouts, "NUM_ENVS", 2)
     monkeypatch.setattr(rollouts, "GROWTH", (1, 2))
+    monkeypatch.setattr(rollouts, "LENGTHS", (20, 40))
     main([part], quick=True, root=tmp_path)
     results = json.loads((tmp_path / "logs/benchmark/results.json").read_text())
     entries = results["measurements"]

@@ -85,8 +85,9 @@ def memories(effort: Effort) -> Measurement:
             model, config = frozen_model(*words)
             work = play(model, config, 23, 3 * length // 2 // config.env.episode_length)
             rates[f"{name}, {length}"] = alternate({"ours": work}, 1)["ours"]
-    ours, peer = (median(rates[f"{name}, 1024"]) for name in ("min_gru", "transformer"))
-    result = Measurement("rollout", "memories, windows of 1,024", "steps", ours, rates)
+    length = LENGTHS[1]
+    ours, peer = (median(rates[f"{name}, {length}"]) for name in ("min_gru", "transformer"))
+    result = Measurement("rollout", f"memories, windows of {length:,}", "steps", ours, rates)
     result.peer_name, result.peer = "min_gru against the transformer", peer
     costs = {name: round(1e6 / median(values), 1) for name, values in rates.items()}
     result.detail["cost per step, µs"] = costs
