@@ -60,7 +60,7 @@ class GroupConfig:
 class BoardConfig:
     """A board: some groups and rows of a sweep, with a page of their own."""
 
-    about: str = field("")  # Markdown on its page, below that of the sweep
+    about: str = field("")  # Markdown below the first paragraph of the sweep's
     groups: list[str] = field([])  # titles; empty: all
     rows: list[str] = field([])  # titles; empty: all
     seeds: list[int] = field([])  # empty: the sweep's
@@ -120,7 +120,7 @@ class SweepConfig:
     """The content of a sweep's file."""
 
     title: str = field("")  # heading of the page
-    about: str = field("")  # Markdown at the top of the page
+    about: str = field("")  # Markdown: a paragraph at the top of the page, others below its tables
     # Markdown file for the page, relative to the sweep's file; tables replace what is between its
     # marks, if it has any
     page: str = field("")

@@ -113,12 +113,11 @@ def _plain(page: Page) -> Page:
 
 def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
     """Return the first section: what the sweep is, its summary, notes, and how it is made."""
-    first, notes = _paragraphs(sweep.config.about)[:1], _paragraphs(sweep.config.about)[1:]
-    blocks: list[Block] = [*first, *_paragraphs(sweep.choice.about)]
-    blocks += () if results is None else _summary(results)
-    blocks += notes
-    if results is not None:
-        blocks.append(Text(_progress(results)))
+    notes = _paragraphs(sweep.config.about)
+    blocks: list[Block] = [*notes[:1], *_paragraphs(sweep.choice.about)]
+    blocks += [] if results is None else _summary(results)
+    blocks += notes[1:]
+    blocks += [] if results is None else [Text(_progress(results))]
     verb = f"python -m scripts.sweep --file {sweep.path.as_posix()}"
     first = next(iter(sweep.config.boards), sweep.board)
     verb += "" if sweep.board == first else f" --board {sweep.board}"
