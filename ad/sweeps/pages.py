@@ -113,14 +113,14 @@ def _plain(page: Page) -> Page:
 
 def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
     """Return the first section: what the sweep is, its summary, notes, and how it is made."""
-    notes = _paragraphs(sweep.config.about)
+    of_rows = dict.fromkeys(row.note for row in sweep.rows.values())  # tries share theirs
+    notes = _paragraphs("\n\n".join([sweep.config.about, *of_rows]))
     blocks: list[Block] = [*notes[:1], *_paragraphs(sweep.choice.about)]
     blocks += [] if results is None else _summary(results)
     blocks += notes[1:]
     blocks += [] if results is None else [Text(_progress(results))]
     verb = f"python -m scripts.sweep --file {sweep.path.as_posix()}"
-    first = next(iter(sweep.config.boards), sweep.board)
-    verb += "" if sweep.board == first else f" --board {sweep.board}"
+    verb += "" if sweep.name == sweep.path.stem else f" --board {sweep.board}"
     commands = {
         "": "make the missing runs and this page; resumes",
         " --status true": "list the runs: done, failed or missing",
