@@ -203,7 +203,8 @@ def test_the_tuning_table_has_the_best_of_the_tries_that_did_not_fail(tmp_path):
 def test_an_oracle_has_the_best_of_the_settings_tried_in_each_group(tmp_path):
     cold, long = {"evaluation.temperature": 0.1}, {"training.steps": 21}
     board = {"groups": ["room"], "rows": ["tuned"], "seeds": [0, 1], "tried": [cold, long]}
-    sweep = write_sweep(tmp_path, {**BOARD, "boards": {"decoding": board}})
+    noted = changed(BOARD, "rows/tuned/note", "Of the row.")
+    sweep = write_sweep(tmp_path, {**noted, "boards": {"decoding": board}})
     # The row has 21 steps already, as chosen by the board that tunes.
     cold_row = "tuned: evaluation.temperature=0.1"
     assert sweep.tried == {"tuned": ["tuned", cold_row]}
@@ -213,7 +214,8 @@ def test_an_oracle_has_the_best_of_the_settings_tried_in_each_group(tmp_path):
     results = results_of(sweep, {"tuned": [0.5, 0.7], cold_row: [0.8, 0.9]})
     (row,) = tables.oracle_table(results).rows
     assert row == ["tuned", "0.600, 0.850 (evaluation.temperature=0.1)", "0.600, 0.850"]
-    assert "an oracle" in page_of(sweep, results.records)
+    page = page_of(sweep, results.records)
+    assert "an oracle" in page and page.count("Of the row.") == 1
 
 
 def test_each_table_has_the_optimum_random_play_and_the_sources_themselves(tmp_path):
