@@ -204,7 +204,8 @@ def test_an_oracle_has_the_best_of_the_settings_tried_in_each_group(tmp_path):
     cold, long = {"evaluation.temperature": 0.1}, {"training.steps": 21}
     board = {"groups": ["room"], "rows": ["tuned"], "seeds": [0, 1], "tried": [cold, long]}
     noted = changed(BOARD, "rows/tuned/note", "Of the row.")
-    sweep = write_sweep(tmp_path, {**noted, "boards": {"decoding": board}})
+    boards = {"decoding": board, "other": {"groups": ["room"], "rows": ["clone"]}}
+    sweep = write_sweep(tmp_path, {**noted, "boards": boards})
     # The row has 21 steps already, as chosen by the board that tunes.
     cold_row = "tuned: evaluation.temperature=0.1"
     assert sweep.tried == {"tuned": ["tuned", cold_row]}
@@ -216,6 +217,7 @@ def test_an_oracle_has_the_best_of_the_settings_tried_in_each_group(tmp_path):
     assert row == ["tuned", "0.600, 0.850 (evaluation.temperature=0.1)", "0.600, 0.850"]
     page = page_of(sweep, results.records)
     assert "an oracle" in page and page.count("Of the row.") == 1
+    assert "Of the row." not in page_of(load_sweep(sweep.path, "other"), {})
 
 
 def test_each_table_has_the_optimum_random_play_and_the_sources_themselves(tmp_path):

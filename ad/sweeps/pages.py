@@ -113,11 +113,11 @@ def _plain(page: Page) -> Page:
 
 def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
     """Return the first section: what the sweep is, its summary, notes, and how it is made."""
-    of_rows = dict.fromkeys(row.note for row in sweep.rows.values())  # tries share theirs
-    notes = _paragraphs("\n\n".join([sweep.config.about, *of_rows]))
+    notes = _paragraphs(sweep.config.about)
     blocks: list[Block] = [*notes[:1], *_paragraphs(sweep.choice.about)]
     blocks += [] if results is None else _summary(results)
-    blocks += notes[1:]
+    of_rows = dict.fromkeys(row.note for row in sweep.rows.values())  # tries of a row have its note
+    blocks += [*notes[1:], *_paragraphs("\n\n".join(of_rows))]
     blocks += [] if results is None else [Text(_progress(results))]
     verb = f"python -m scripts.sweep --file {sweep.path.as_posix()}"
     verb += "" if sweep.name == sweep.path.stem else f" --board {sweep.board}"
