@@ -150,7 +150,7 @@ def test_a_trial_is_read_in_training_as_it_was_played(learner, memory, segments)
 
 
 def test_a_trial_has_the_same_number_of_episodes_in_every_task(learner):
-    played = learner(num_envs=50, env_steps=500).play(1)  # two episodes of at most five steps
+    played = learner("--env.change", "1", num_envs=50, env_steps=500).play(1)  # two episodes each
     begins = (played.window["time"][:, 1:] == 0) & played.valid
     assert begins.sum(1).tolist() == [2] * 50
     lengths = played.valid.sum(1)
@@ -158,7 +158,7 @@ def test_a_trial_has_the_same_number_of_episodes_in_every_task(learner):
     assert (played.valid == (torch.arange(lengths.max()) < lengths[:, None])).all()
     last = played.window["time"].gather(1, lengths[:, None])[:, 0]
     reward = played.window["reward"].gather(1, lengths[:, None])[:, 0]
-    assert ((last == 4) | (reward == 1)).all()  # the time limit, or the goal
+    assert ((last == 4) | (reward == 1)).all()  # the limit of five steps, or the goal
 
 
 def test_a_step_of_the_losses_by_hand(learner):

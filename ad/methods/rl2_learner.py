@@ -115,7 +115,7 @@ class TrialLearner:
         """
         length, episodes = self.trial_steps, self.episodes
         env, seeds = self._environments(derive_key(self.key, "trials", step))
-        mask = env.world.action_mask(env.world.tasks)
+        mask = env.unwrapped.action_mask(env.unwrapped.tasks)
         mask = None if mask is None else as_tensor(mask, torch.device("cpu"))[:, None]
         context = SlidingWindow(self.model.eval(), env.num_envs, length)
         policy, space = ContextPolicy(self.model, context), env.single_observation_space
