@@ -1,6 +1,6 @@
 """Proximal policy optimization on trials, a train step at a time."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Window
 from envs.rng import derive_key, uniform
 from envs.spaces import split_observation
-from envs.wrappers import VectorEpisodeLength
 
 PART = 32  # trials that are read at once in an update
 
@@ -215,8 +214,8 @@ class TrialLearner:
         """Set the state to one returned by `state`."""
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def _environments(self, key: int) -> tuple[VectorEpisodeLength, list[int]]:
-        """Return environments in tasks drawn by `key`, and their seeds."""
+    def _environments(self, key: int) -> tuple[Any, list[int]]:
+        """Return a vector environment of `make_envs` in tasks drawn by `key`, and its seeds."""
         num_envs = self.settings.num_envs
         drawn = uniform(np.uint64(derive_key(key, "task")), np.arange(num_envs))
         tasks = self.tasks[(drawn * len(self.tasks)).astype(int)]
