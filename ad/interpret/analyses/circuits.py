@@ -22,24 +22,7 @@ import torch
 from torch import nn
 
 from ad.data.spec import field_name
-from ad.interpret.analyses.linear import (
-    affine_circuits,
-    directions_of,
-    features_of,
-    folded,
-    front_cell,
-    input_vectors,
-    labeled,
-    layout,
-    linear_note,
-    mean_scales,
-    readout,
-    shown_directions,
-    spread,
-    strongest,
-    thing_vectors,
-    things_in,
-)
+from ad.interpret.analyses import linear
 from ad.interpret.analysis import Analysis, Subject, texts
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.hooks import hooked
@@ -60,17 +43,18 @@ class Circuits(Analysis):
 
     def run(self, subject):
         """Return scores, what heads write, singular vectors, and the neurons that read them."""
-        model, sample, results = subject.model, spread(subject.contexts), {}
-        directions, note = directions_of(subject), linear_note(model)
+        model, sample, results = subject.model, linear.spread(subject.contexts), {}
+        directions, note = linear.directions_of(subject), linear.linear_note(model)
         head, direction = {"head": subject.heads}, {"direction": list(directions)}
         asked = subject.asked if "inputs" in model.tokenizer.entries(1) else []
 
         def add(name: str, values: torch.Tensor, axes: dict, about: str) -> None:
-            results[name] = labeled(values, {**head, **axes}, f"{about}{note}")
+            results[name] = linear.labeled(values, {**head, **axes}, f"{about}{note}")
 
         with torch.no_grad():
-            scales, terms = mean_scales(model, sample), term_vectors(model, sample)
-            read, (qk, ov) = readout(model, directions, scales), affine_circuits(model, scales)
+            scales, terms = linear.mean_scales(model, sample), term_vectors(model, sample)
+            read = linear.readout(model, directions, scales)
+            qk, ov = linear.affine_circuits(model, scales)
             vectors, writes = torch.stack(list(terms.values())), (ov @ read.T).mT  # [H, N, C + 1]
             add("ov_terms", writes @ vectors.T, {**direction, "term": [*terms]}, OV)
             axes = {"query term": [*terms], "key term": [*terms]}
@@ -90,15 +74,16 @@ class Circuits(Analysis):
             add("singular_writes", written[1] @ read.T, {**number, **direction}, OV)
             outputs = {f"singular {n + 1}": written[1][:, n] for n in range(NUM_SINGULAR)}
             outputs |= {name: vector @ ov for name, vector in terms.items()}
-            for part, features in features_of(model).items():
+            for part, features in linear.features_of(model).items():
                 suffix = f"-{part}" if part else ""
                 axes = {"channel": features.channels, "cell": features.cells}
                 for name, (matrix, own, about) in maps.items():
                     values = torch.einsum("kpc,h...c->h...kp", features.vectors, matrix[..., :-1])
                     add(f"{name}{suffix}", values, {**own, **axes}, f"{about}, by channel and cell")
-                things, front = things_in(sample, part, model), front_cell(subject, part)
+                things = linear.things_in(sample, part, model)
+                front = linear.front_cell(subject, part)
                 if things and front:
-                    vectors = thing_vectors(features, things.values())
+                    vectors = linear.thing_vectors(features, things.values())
                     vectors = vectors[:, features.cells.index(front)]  # [things, C]
                     outputs |= {
                         f"{n} in front": v @ ov[:, :-1]
@@ -114,7 +99,7 @@ class Circuits(Analysis):
     def table(self, results):
         """Return the attention and the OV of each head by what is in front, and OV of terms."""
         written, attention = results["ov_terms"], results.get("in_front")
-        directions = shown_directions(written)
+        directions = linear.shown_directions(written)
         asked = attention.axes["asked return"] if attention else []
         rows = []
 
@@ -132,7 +117,7 @@ class Circuits(Analysis):
                     looks = attention.at(**here) if attention else unknown
                     add(head, f"{thing} in front", array, looks, thing=thing)
             for array in () if fronts else features.values():
-                for feature in strongest(array, head=head, direction=directions[-1]):
+                for feature in linear.strongest(array, head=head, direction=directions[-1]):
                     label = "{channel} at {cell}".format(**feature)
                     add(head, label, array, unknown, **feature)
             for term in written.axes["term"]:
@@ -149,7 +134,7 @@ def term_vectors(model: SequenceModel, sample: Contexts) -> dict[str, torch.Tens
     linear encoders add to every state, and the biases of queries, keys and values.
     """
     found = {}
-    for name, (slope, base) in input_vectors(model).items():
+    for name, (slope, base) in linear.input_vectors(model).items():
         name = name.replace("_", "-")
         found |= {f"{name}, 1 more": slope, f"{name}, at 0": base}
     decided = torch.from_numpy(sample.decided[:, 1:])
@@ -193,22 +178,23 @@ def _neurons(model: SequenceModel, outputs: dict, head: dict, scales: dict) -> R
     written = nn.functional.normalize(torch.stack(list(outputs.values()), 1), dim=-1)  # [H, W, C]
     cosines = []
     for layer, block in enumerate(model.transformer.in_turn):
-        weight, _ = folded(block.mlp.up, block.ln2, scales.get(f"blocks.{layer}.ln2", 1.0))
+        weight, _ = linear.folded(block.mlp.up, block.ln2, scales.get(f"blocks.{layer}.ln2", 1.0))
         own = written.unflatten(0, (-1, model.transformer.heads))[layer]
         cosines.append(own @ nn.functional.normalize(weight, dim=-1).T)
     axes = {**head, "written": list(outputs), "neuron": list(range(weight.shape[0]))}
     about = "cosine of what a head writes with what a neuron of its layer reads"
-    return {"neuron_cosine": labeled(torch.cat(cosines), axes, about)}
+    return {"neuron_cosine": linear.labeled(torch.cat(cosines), axes, about)}
 
 
 def _replaced(subject: Subject, sample: Contexts, part: str, asked: list[float]) -> Results:
     """Return scores and attention of the state's token, and their changes if a cell is replaced."""
     model, suffix = subject.model, f"-{part}" if part else ""
-    if not (things := things_in(sample, part, model)):
+    if not (things := linear.things_in(sample, part, model)):
         return {}
     views = sample.spread(NUM_VIEWS)
     encoder = model.tokenizer.encoders[model.tokenizer.parts.index(part)]
-    cells, kinds = layout(model.spec.observation[part], encoder)[1], np.stack(list(things.values()))
+    cells = linear.layout(model.spec.observation[part], encoder)[1]
+    kinds = np.stack(list(things.values()))
     values = torch.stack(
         [
             reduce(
@@ -227,12 +213,12 @@ def _replaced(subject: Subject, sample: Contexts, part: str, asked: list[float])
     about_change = f"{about}, change if a cell shows another thing"
     change = changed - intact[..., None, None]
     results = {
-        f"scores{suffix}": labeled(intact, axes, about),
-        f"replaced{suffix}": labeled(change, {**axes, **added}, about_change),
+        f"scores{suffix}": linear.labeled(intact, axes, about),
+        f"replaced{suffix}": linear.labeled(change, {**axes, **added}, about_change),
     }
-    if front := front_cell(subject, part):
+    if front := linear.front_cell(subject, part):
         about, axes = f"{about}, with a thing in front of the agent", {**axes, "thing": [*things]}
-        results[f"in_front{suffix}"] = labeled(changed[..., cells.index(front)], axes, about)
+        results[f"in_front{suffix}"] = linear.labeled(changed[..., cells.index(front)], axes, about)
     return results
 
 

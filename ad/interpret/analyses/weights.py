@@ -20,25 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ad.interpret.analyses.linear import (
-    EMPTY,
-    Features,
-    directions_of,
-    features_of,
-    first_map,
-    front_cell,
-    input_vectors,
-    labeled,
-    layout,
-    linear_note,
-    mean_scales,
-    readout,
-    shown_directions,
-    spread,
-    strongest,
-    thing_vectors,
-    things_in,
-)
+from ad.interpret.analyses import linear
 from ad.interpret.analyses.static import embedding_tables
 from ad.interpret.analysis import Analysis, Subject, texts
 from ad.interpret.contexts import Contexts
@@ -69,7 +51,7 @@ class Weights(Analysis):
 
     def table(self, results):
         """Return the weights of things in front, the asked return, the time, strong features."""
-        directions, rows = shown_directions(next(iter(results.values()))), []
+        directions, rows = linear.shown_directions(next(iter(results.values()))), []
 
         def add(label: str, array: LabeledArray, **at) -> None:
             values = [float(array.at(direction=name, **at)) for name in directions]
@@ -82,7 +64,7 @@ class Weights(Analysis):
                     add(f"{thing} in front {part}".strip(), array, thing=thing)
             elif kind == "state" or (kind == "attributed" and "state" + name[10:] not in results):
                 at = {} if kind == "state" else {"method": METHODS[1]}
-                for feature in strongest(array, direction=directions[-1], **at):
+                for feature in linear.strongest(array, direction=directions[-1], **at):
                     label = "{channel} at {cell}".format(**feature)
                     add(" ".join(filter(None, [label, part, *at.values()])), array, **feature, **at)
             elif "term" in array.axes:
@@ -95,18 +77,19 @@ class Weights(Analysis):
 
 def embedded(subject: Subject) -> Results:
     """Return the products of the embeddings with the directions."""
-    model, directions = subject.model, directions_of(subject)
-    note, results = linear_note(model), {}
+    model, directions = subject.model, linear.directions_of(subject)
+    note, results = linear.linear_note(model), {}
 
     def add(name: str, values: torch.Tensor, axes: dict, about: str = "") -> None:
         axes = {"direction": list(directions), **axes}
-        results[name] = labeled(values, axes, f"{about or name}: part in a direction{note}")
+        results[name] = linear.labeled(values, axes, f"{about or name}: part in a direction{note}")
 
     with torch.no_grad():
-        read = readout(model, directions, mean_scales(model, spread(subject.contexts)))
-        for part, features in features_of(model).items():
+        scales = linear.mean_scales(model, linear.spread(subject.contexts))
+        read = linear.readout(model, directions, scales)
+        for part, features in linear.features_of(model).items():
             _add_weights(add, subject, part, features, read)
-        for name, vectors in input_vectors(model).items():
+        for name, vectors in linear.input_vectors(model).items():
             add(name, read @ vectors.T, {"term": TERMS})
         for name, table in embedding_tables(model.tokenizer).items():
             if not name.startswith("observation"):
@@ -116,19 +99,19 @@ def embedded(subject: Subject) -> Results:
     return results
 
 
-def _add_weights(add, subject: Subject, part: str, features: "Features", read) -> None:
+def _add_weights(add, subject: Subject, part: str, features: linear.Features, read) -> None:
     """Add the weights of features and things by cell, and those of the cell in front."""
     suffix, by_cell = f"-{part}" if part else "", {"cell": features.cells}
     values = torch.einsum("kpc,nc->nkp", features.vectors, read)
     add(f"state{suffix}", values, {"channel": features.channels, **by_cell}, "channel of a cell")
-    if things := things_in(subject.contexts, part, subject.model):
-        values = torch.einsum("tpc,nc->ntp", thing_vectors(features, things.values()), read)
+    if things := linear.things_in(subject.contexts, part, subject.model):
+        values = torch.einsum("tpc,nc->ntp", linear.thing_vectors(features, things.values()), read)
         add(f"things{suffix}", values, {"thing": [*things], **by_cell}, "what a cell shows")
-        if front := front_cell(subject, part):
+        if front := linear.front_cell(subject, part):
             place, about = features.cells.index(front), "what the cell in front of the agent shows"
             add(f"in_front{suffix}", values[..., place], {"thing": [*things]}, about)
             every = [(n, m, 0) for n in range(len(OBJECTS)) for m in range(len(COLORS))]
-            values = read @ thing_vectors(features, every)[:, place].T
+            values = read @ linear.thing_vectors(features, every)[:, place].T
             axes = {"object": list(OBJECTS), "color": list(COLORS)}
             values = values.unflatten(1, (len(OBJECTS), len(COLORS)))
             add(f"object_color{suffix}", values, axes, f"{about}, its state being {STATES[0]}")
@@ -137,17 +120,17 @@ def _add_weights(add, subject: Subject, part: str, features: "Features", read) -
 def attributions(subject: Subject) -> Results:
     """Return attributions to the features of each array among the observations."""
     model, results = subject.model, {}
-    sample, directions = spread(subject.contexts), directions_of(subject)
+    sample, directions = linear.spread(subject.contexts), linear.directions_of(subject)
     chosen = torch.stack(list(directions.values())).T
     for part, encoder in zip(model.tokenizer.parts, model.tokenizer.encoders, strict=True):
         if isinstance(encoder, TabularEncoder):
             continue
-        channels, cells = layout(model.spec.observation[part], encoder)
+        channels, cells = linear.layout(model.spec.observation[part], encoder)
         base = blank(model.spec.observation[part])
         found = [attributed(model, batch, encoder, base) @ chosen for batch in sample.batches()]
         values = torch.cat(found, 1).mean(1).unflatten(1, (len(cells), len(channels)))
         axes = {"method": METHODS, "direction": list(directions), "channel": channels}
-        results[f"attributed-{part}".strip("-")] = labeled(
+        results[f"attributed-{part}".strip("-")] = linear.labeled(
             values.permute(0, 3, 2, 1),  # of [2, cells, channels, N]
             axes | {"cell": cells},
             "attribution of the whole model's output to a channel of a cell: mean over decisions",
@@ -159,7 +142,7 @@ def blank(part: Part) -> torch.Tensor:
     """Return an observation of empty cells, or of zeros if a part shows no cells: [*shape]."""
     values = np.zeros(part.shape, part.window_dtype)
     if shows_cells(part):
-        values[...] = cells_in(part.shape[2], EMPTY)
+        values[...] = cells_in(part.shape[2], linear.EMPTY)
     return torch.from_numpy(values)
 
 
@@ -173,7 +156,7 @@ def attributed(
     difference of the outputs at the observation and at `base`.
     """
     rows, last = torch.arange(len(batch)), batch.last - 1
-    linear, observed = first_map(encoder), torch.empty(0)
+    first_map, observed = linear.first_map(encoder), torch.empty(0)
 
     def outputs(replacement: torch.Tensor | None = None) -> torch.Tensor:
         calls = itertools.count()
@@ -188,14 +171,14 @@ def attributed(
                 inputs[rows, last] = replacement
             return (inputs.reshape(arguments[0].shape),)
 
-        with linear.register_forward_pre_hook(hook):
+        with first_map.register_forward_pre_hook(hook):
             return model(batch.window)[rows, last]
 
     def keep(module, arguments):
         nonlocal observed
         observed = arguments[0].flatten()
 
-    with linear.register_forward_pre_hook(keep):
+    with first_map.register_forward_pre_hook(keep):
         encoder(base[None])
     start = observed
     outputs()
