@@ -161,7 +161,8 @@ def _summary(results: SweepResults) -> Iterator[Block]:
     if paired and paired.rows:
         yield Text("The comparisons that the plan names, and the groups of each outcome:")
         yield paired
-    if not sweep.tried and tables.complete_scores(results):
+    several = len(tables.complete_groups(results)) > 1  # of one there is nothing to aggregate
+    if several and not sweep.tried and tables.complete_scores(results):
         yield Text(
             f"Aggregates of {SCORES[sweep.config.score].heading} over the groups in which all of "
             "these rows have all runs (Agarwal et al. 2021): means over runs, with intervals by "
