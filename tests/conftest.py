@@ -46,6 +46,7 @@ def pytest_configure(config):
     MiniGrid are kept in a temporary folder.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)  # also in the fixtures of a module, which come before those of a test
     if VARIABLE not in os.environ:  # the processes of a parallel run share the folder of the first
         folder = tempfile.TemporaryDirectory(prefix="tables")
         os.environ[VARIABLE] = folder.name
@@ -62,10 +63,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Use one thread: the models and agents of the tests are too small for more.
-
-    It is set before each test, since numba and torch share their threads.
-    """
+    """Set one thread before each test: models are too small for more; numba and torch share it."""
     numba.set_num_threads(1)
     torch.set_num_threads(1)
 
