@@ -405,6 +405,11 @@ class PastEpisodes(SeparateWindows):
     spans_episodes = True
 
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
+        if model.memory.retrieved:
+            raise ConfigError(
+                "model.memory must not be retrieval with this policy: its windows hold the newest "
+                "episodes, whatever their returns"
+            )
         super().__init__(model, num_envs, context_length)
         self.length += 1  # the entry of the present decision
         self.step = 0  # decisions so far
