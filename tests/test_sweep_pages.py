@@ -97,14 +97,15 @@ def test_a_whole_page_has_the_texts_tables_and_numbers_of_the_sweep(tmp_path):
     section = text.split("## encoder")[1].split("\n## ")[0]
     assert "Which encoder?" in section and "Factored, by far." in section
     assert "| **factored** | 0.750 [" in section
-    assert "4 of 6 runs are done" in text and "pooled within the 2 settings" in " ".join(
-        text.split()
-    )
+    words = " ".join(text.split())
+    assert "4 of 6 runs are done" in words and "pooled within the 2 settings" in words
     assert "0 of 6 runs" in page_of(sweep, {})
     boards = {"first": {"about": "Of the first board."}, "second": {}}
-    path = write_sweep(tmp_path, {**STUDY, "about": "Of all.", "boards": boards}).path
-    texts = [page_of(load_sweep(path, board), {}) for board in boards]
-    assert "Of all.\n\nOf the first board." in texts[0] and "first board" not in texts[1]
+    texts = {"about": "Of all.\n\nOn methods.", "page": "first.md", "boards": boards}
+    path = write_sweep(tmp_path, STUDY | texts).path
+    first, second = (page_of(load_sweep(path, board), {}) for board in boards)
+    assert "Of all.\n\nOf the first board." in first and "first board" not in second
+    assert "On methods." in first and "On methods." not in second and "first.md" in second
 
 
 def test_cells_are_compared_by_the_deviation_of_the_two(tmp_path):
@@ -112,11 +113,9 @@ def test_cells_are_compared_by_the_deviation_of_the_two(tmp_path):
     scores = {"distillation": [0.8, 0.9, 1.0], "clone": [0.1, 0.2, 0.3]}
     results = results_of(sweep, scores)
     assert set(results.comparisons) == {("room", "clone")}
-    compared = results.comparisons["room", "clone"]
+    by = results.comparisons["room", "clone"].difference
     # s = 0.1 with 4 degrees of freedom, error = s sqrt(2 / 3) = 0.0816, t(0.975, 4) = 2.776
-    assert compared.difference.mean == pytest.approx(-0.7)
-    ends = compared.difference.low, compared.difference.high
-    assert ends == pytest.approx((-0.9267, -0.4733), abs=1e-3)
+    assert (by.mean, by.low, by.high) == pytest.approx((-0.7, -0.9267, -0.4733), abs=1e-3)
     cells = {row[0]: row[1:] for row in tables.aggregates_table(results).rows}
     # The interval of three runs whose deviation is 0.1: 4.302653 * 0.1 / sqrt(3) = 0.248
     assert cells["distillation"][2] == "0.900 [0.652, 1.000]" and cells["distillation"][5] == "–"

@@ -117,7 +117,11 @@ def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
     blocks: list[Block] = [*notes[:1], *_paragraphs(sweep.choice.about)]
     blocks += [] if results is None else _summary(results)
     of_rows = dict.fromkeys(row.note for row in sweep.rows.values())  # tries of a row have its note
-    blocks += [*notes[1:], *_paragraphs("\n\n".join(of_rows))]
+    further = [*notes[1:], *_paragraphs("\n\n".join(of_rows))]
+    if sweep.name != sweep.path.stem and further and sweep.config.page:
+        first = (sweep.path.parent / sweep.config.page).as_posix()
+        further = [Text(f"What holds for all boards, and notes on the methods, are in {first}.")]
+    blocks += further
     blocks += [] if results is None else [Text(_progress(results))]
     verb = f"python -m scripts.sweep --file {sweep.path.as_posix()}"
     verb += "" if sweep.name == sweep.path.stem else f" --board {sweep.board}"
