@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -211,12 +210,10 @@ def test_a_bad_configuration_is_refused_before_anything_heavy_is_imported(tmp_pa
 def test_a_signal_ends_a_verb_with_its_own_exit_code(number, code, word, tmp_path):
     process = start(tmp_path)
     assert process.stdout.readline() == "started\n"
-    begin = time.monotonic()
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert err == f"{word}; run the same command to resume\n"
-    assert time.monotonic() - begin < 20
 
 
 def test_ctrl_c_while_a_verb_is_imported_shows_no_traceback(tmp_path):
@@ -273,8 +270,8 @@ def test_help_lists_the_settings_by_section_or_all(capsys):
 
 
 def test_the_console_command_lists_its_verbs_and_refuses_another():
-    def run(*words: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "ad.cli", *words]
+    def run(*words: str, flags=()) -> subprocess.CompletedProcess:
+        command = [sys.executable, *flags, "-m", "ad.cli", *words]
         return subprocess.run(command, env=_environment(), capture_output=True, text=True)
 
     done = run()
@@ -283,3 +280,5 @@ def test_the_console_command_lists_its_verbs_and_refuses_another():
     done = run("evaluat")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "'evaluat' is not a verb; did you mean evaluate?\n"
+    done = run("train", flags=["-S"])  # without installed packages
+    assert done.returncode == 3 and " is not installed" in done.stderr
