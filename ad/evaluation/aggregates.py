@@ -15,11 +15,6 @@ def interquartile_mean(scores: np.ndarray) -> float:
     return float(trim_mean(scores, 0.25, axis=None))
 
 
-def optimality_gap(scores: np.ndarray) -> float:
-    """Return by how much runs miss a score of 1 on average; those above it miss it by 0."""
-    return float(np.maximum(1 - scores, 0).mean())
-
-
 def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> float:
     """Return how likely a run is to beat one of `others` [R', W] in a random world; ties half."""
     first, second = scores[:, None], others[None]

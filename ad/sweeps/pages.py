@@ -35,8 +35,9 @@ ENTRIES = (
     "in no comparison."
 )
 PAIRED_FOOTNOTE = (
-    "An NAUC below that of {}, by pairs of runs: the p value, corrected for all rows and groups of "
-    "the page (Holm 1979), is below 0.05. Rows that know more than nothing have no mark."
+    "An NAUC below that of {}, by pairs of runs: the p value, corrected for all groups and rows of "
+    "the page that know nothing (Holm 1979), is below 0.05. The comparisons that the plan names "
+    "are corrected over fewer groups, so that a row without a mark may be worse there."
 )
 
 
@@ -208,17 +209,19 @@ def _method(results: SweepResults) -> Iterator[str]:
     """Yield the paragraphs about intervals and comparisons."""
     config, count = results.sweep.config, len(results.comparisons)
     score = SCORES[config.score].heading
+    own_scores = [name for group in results.sweep.groups.values() for name in group.scores]
+    yield from dict.fromkeys(SCORES[name].note for name in own_scores)
     if config.paired:
         compared = dict.fromkeys(row for _, row in results.comparisons)
         named = (f"{row} with {results.sweep.rows[row].against}" for row in compared)
         yield f"""Each run has a split of the tasks, source agents and a training of its own. So an
             interval, Student's t over the runs, is that for a new split, new source agents and a
-            new training. Rows are compared by pairs of runs on the same split, only as the plan
-            of the board names: {"; ".join(named)}. The column has the mean difference
-            of {score}, its 95 % interval, which is that of a single comparison, its p value,
-            corrected over the groups of this pair of rows and not over the page (Holm 1979), and
-            in how many pairs the row is above the other. A
-            difference that is not significant does not show that two rows are equal."""
+            new training; one or two runs have none. Rows are compared by pairs of runs on the same
+            split, only as the plan of the board names: {"; ".join(named)}. The column has the mean
+            difference of {score}, its 95 % interval, which is that of a single comparison, its p
+            value, corrected over the groups of this pair of rows and not over the page (Holm 1979),
+            and in how many pairs the row is above the other. A difference that is not significant
+            does not show that two rows are equal."""
         return
     yield f"""The last column but the counts compares {score} with that of the baseline: the
         difference, its 95 % interval and its p value, corrected for all {count} comparisons of the
@@ -255,7 +258,14 @@ def _group_section(results: SweepResults, group: str, folder: Path) -> Section:
     own = sweep.groups[group]
     blocks: list[Block] = [*_paragraphs(own.about)]
     if own.experiment:
-        blocks.append(Text(f"`{own.experiment}`"))
+        first = next(cell.config for cell in sweep.cells_of(group) if cell.runs)
+        sizes = (
+            f"{first.evaluation.episodes} episodes of at most {first.env.episode_length} steps, "
+        )
+        sizes += (
+            f"{first.split.num_train_tasks} train tasks, contexts of {first.data.context_length}"
+        )
+        blocks.append(Text(f"`{own.experiment}`: {sizes}, where a row has no others."))
     blocks.append(tables.group_table(results, group, folder))
     blocks += _paragraphs(own.note)
     charts = [tables.curves_chart(results, group)]

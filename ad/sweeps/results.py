@@ -11,6 +11,7 @@ from functools import cached_property, partial
 
 from ad.evaluation.scores import (
     SCORES,
+    UNKNOWN,
     WORSE,
     Comparison,
     Deviation,
@@ -21,6 +22,7 @@ from ad.evaluation.scores import (
     pool,
     split_means,
 )
+from ad.registry import METHODS, SOURCES
 from ad.sweeps.plan import Cell, PlannedRun, Sweep, reads_histories
 from ad.sweeps.records import Record, Records, read_records
 
@@ -38,6 +40,9 @@ SOURCE_TITLES = {  # by the histories that the source agents made
     "informed": "the informed source itself, on train tasks",
 }
 HISTORIES = ("learner", "none", "informed")
+KNOWS = {"nothing": "nothing", "family": "the family of tasks", "optimum": "optimal actions"}
+# Where runs differ in their splits, two agree by chance, or have an interval beyond all scores.
+LEAST_RUNS = 3
 # Before version 0.3.0 the tabular learner had the settings of the source if that is the same
 # algorithm. The source of these rows is the world's learner.
 WITH_LEARNER = ("learner", "none")
@@ -72,6 +77,8 @@ class SweepResults:
         """
         values = self.values(place, score, world)
         known, own = self.known(place, score, world), SCORES[score]
+        if self.sweep.config.paired and len(known) < LEAST_RUNS:
+            return estimate(_mean_alone(known))
         if known and self.deviation and score == self.sweep.config.score:
             mean = sum(known) / len(known)
             return self.deviation.estimate(mean, len(known), low=own.low, high=own.high)
@@ -137,7 +144,7 @@ class SweepResults:
             differences = {}
             for group in self.sweep.groups if entry.against else ():
                 places = (group, row), (group, entry.against)
-                differences[group, row] = self.differences(*places)
+                differences[group, row] = _mean_alone(self.differences(*places))
             compared |= compare(differences, None)
         return compared
 
@@ -145,11 +152,16 @@ class SweepResults:
     def below_learner(self) -> frozenset[Place]:
         """The cells with a lower compared score than the learner of their group.
 
-        The p values, of the differences on the splits of both, are corrected for all cells.
+        They are of rows that know nothing. The p values, of the differences on the splits of both,
+        are corrected for all of these cells.
         """
-        learner = self.sweep.config.learner
-        others = [place for place in self.made if learner and place[1] != learner]
-        compared = compare({p: self.differences(p, (p[0], learner)) for p in others}, None)
+        learner, differences = self.sweep.config.learner, {}
+        for cell in self.sweep.cells if learner else ():
+            place = cell.group, cell.row
+            if place in self.made and cell.row != learner and knows(cell) == KNOWS["nothing"]:
+                own = self.differences(place, (cell.group, learner))
+                differences[place] = _mean_alone(own)
+        compared = compare(differences, None)
         return frozenset(place for place, own in compared.items() if own.verdict == WORSE)
 
     def differences(self, place: Place, other: Place) -> list[float]:
@@ -161,6 +173,11 @@ class SweepResults:
         score = self.sweep.config.score
         records = [r for r in self.made.get(place, []) if r.score(score) is not None]
         return split_means(self.known(place, score), [record.split_seed for record in records])
+
+
+def _mean_alone(values: list[float]) -> list[float]:
+    """Return `values`, or their mean alone, which has no interval, if they are too few for one."""
+    return values if not 0 < len(values) < LEAST_RUNS else [sum(values) / len(values)]
 
 
 def sweep_results(sweep: Sweep, records: Records) -> SweepResults:
@@ -253,6 +270,21 @@ def references(results: SweepResults, group: str) -> dict[str, dict[str, float]]
 def reference_nauc(record: Record, name: str, world: str = "") -> float | None:
     """Return the NAUC of a reference in a record."""
     return record.values.get(world, {}).get("references", {}).get(name)
+
+
+def knows(cell: Cell) -> str:
+    """Return what a row knows besides observations and rewards, through its method or its source.
+
+    It is nothing, the family of tasks, optimal actions, or both of these.
+    """
+    method, config = METHODS.load(cell.config.method.name), cell.config
+    if method.has_model and not method.reads_histories:
+        return KNOWS["nothing"]
+    of_source = KNOWS.get(SOURCES.load(config.source.algorithm).privileged_info, UNKNOWN)
+    if "optimal_action" not in method.fields:
+        return of_source
+    known = [KNOWS["optimum"], of_source]
+    return ", ".join(dict.fromkeys(text for text in known if text != KNOWS["nothing"]))
 
 
 def histories_of(cell: Cell) -> str:

@@ -1,14 +1,13 @@
 """The tables and charts of a sweep whose measure is the evaluation."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ad.evaluation.aggregates import (
     interquartile_mean,
-    optimality_gap,
     performance_profile,
     probability_of_improvement,
 )
@@ -25,15 +24,16 @@ from ad.evaluation.scores import (
     number,
 )
 from ad.methods import build_method
-from ad.registry import METHODS, SOURCES
 from ad.reporting.page import Chart, Choice, Table
 from ad.runtime.run import world_title
 from ad.sweeps.plan import Cell, reads_histories, settings_text
 from ad.sweeps.results import (
+    LEAST_RUNS,
     TABULAR_LEARNER,
     Place,
     SweepResults,
     histories_of,
+    knows,
     reference_nauc,
     references,
     tuning_scores,
@@ -42,17 +42,10 @@ from ad.sweeps.results import (
 SHOWN_REFERENCES = ("random_then_optimal", "explorer")
 REFERENCES_HEADING = "NAUC of random walk, best known policy"
 BELOW_LEARNER = " †"  # behind an NAUC that is below that of the tabular learner
-KNOWS = {"nothing": "nothing", "family": "the family of tasks", "optimum": "optimal actions"}
 NOT_VERIFIED = "not verified"  # what the maker of an entry knew
 FIFTHS = tuple(f"success_fifth_{k}" for k in range(1, 6))
 VERDICTS = (BETTER, WORSE, NOT_SIGNIFICANT)
-# Heading, with {} for the baseline if that is an argument -> statistic, bounds.
-AGGREGATES: dict[str, tuple[Callable, float | None, float | None]] = {
-    "interquartile mean": (interquartile_mean, None, 1),
-    "mean": (np.mean, None, 1),
-    "optimality gap": (optimality_gap, 0, None),
-    "probability to beat {}": (probability_of_improvement, 0, 1),
-}
+AGGREGATES = {"interquartile mean": interquartile_mean, "mean": np.mean}
 THRESHOLDS = np.linspace(0, 1, 51)
 
 
@@ -77,7 +70,6 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
             nauc = results.estimate(place, "nauc", world).mean
             if config.learner:
                 is_below = not world and place in results.below_learner
-                is_below &= knows(cell) == KNOWS["nothing"]
             else:
                 is_below = least is not None and nauc is not None and nauc < least
             if is_below and "nauc" in scores:
@@ -232,18 +224,17 @@ def complete_scores(results: SweepResults) -> dict[str, np.ndarray]:
     """Return the compared score [R, W] of each row with all runs.
 
     W are the groups in which the baseline has its runs; a row that lacks one there is left out. R
-    is the smallest number of runs of a cell of the row. A row with one run, which has no interval,
-    is left out.
+    is the smallest number of runs of a cell of the row. A row of fewer than LEAST_RUNS is left out.
     """
     sweep, scores, groups = results.sweep, _whole_cells(results), complete_groups(results)
     rows = [row for row in sweep.rows if groups and all((g, row) in scores for g in groups)]
     runs = {row: min(len(scores[g, row]) for g in groups) for row in rows}
-    if runs.get(sweep.config.baseline, 0) < 2:
+    if runs.get(sweep.config.baseline, 0) < LEAST_RUNS:
         return {}
     return {
         row: np.array([scores[g, row][: runs[row]] for g in groups]).T
         for row in rows
-        if runs[row] > 1
+        if runs[row] >= LEAST_RUNS
     }
 
 
@@ -264,22 +255,23 @@ def _whole_cells(results: SweepResults) -> dict[tuple[str, str], list[float]]:
 
 
 def aggregates_table(results: SweepResults) -> Table:
-    """Return the aggregates over groups of each row of `complete_scores` (Agarwal et al. 2021)."""
+    """Return the aggregates over groups of each row of `complete_scores` (Agarwal et al. 2021).
+
+    Of fewer than four groups, nothing is outside the middle half: no interquartile mean.
+    """
     scores, baseline = complete_scores(results), results.sweep.config.baseline
-    rows = []
+    rows, few = [], len(complete_groups(results)) < 4
+    shown = dict(list(AGGREGATES.items())[few:])
     for row, own in scores.items():
-        texts = []
-        for name, (statistic, low, high) in AGGREGATES.items():
-            arguments = (own, scores[baseline]) if "{}" in name else (own,)
-            runs = range(min(map(len, arguments)))
-            each = [statistic(*(a[run : run + 1] for a in arguments)) for run in runs]
-            if "{}" in name:  # a share of few pairs, of which Student's t says nothing
-                texts.append(UNKNOWN if row == baseline else number(np.mean(each), ".3f"))
-            else:
-                texts.append(estimate(each, low=low, high=high).text(".3f"))
+        values = [[statistic(run[None]) for run in own] for statistic in shown.values()]
+        texts = [estimate(each, high=1).text(".3f") for each in values]
+        pairs = zip(own, scores[baseline], strict=False)
+        beats = [probability_of_improvement(run[None], other[None]) for run, other in pairs]
+        # A share of few pairs, of which Student's t says nothing.
+        texts.append(UNKNOWN if row == baseline else number(float(np.mean(beats)), ".3f"))
         rows.append([row, str(own.shape[1]), str(len(own)), *texts])
-    headings = [name.format(baseline) for name in AGGREGATES]
-    return Table([results.sweep.config.heading, "groups", "runs", *headings], rows)
+    headings = ["groups", "runs", *shown, f"probability to beat {baseline}"]
+    return Table([results.sweep.config.heading, *headings], rows)
 
 
 def profile_chart(results: SweepResults) -> Chart:
@@ -471,21 +463,6 @@ def _runs(results: SweepResults, cell: Cell) -> str:
     """Return the number of runs that a row is the mean of, as text."""
     made, planned = len(results.made[cell.group, cell.row]), len(cell.runs)
     return str(made) + ("" if made == planned else f" of {planned}")
-
-
-def knows(cell: Cell) -> str:
-    """Return what a row knows besides observations and rewards, through its method or its source.
-
-    It is nothing, the family of tasks, optimal actions, or both of these.
-    """
-    method, config = METHODS.load(cell.config.method.name), cell.config
-    if method.has_model and not method.reads_histories:
-        return KNOWS["nothing"]
-    of_source = KNOWS.get(SOURCES.load(config.source.algorithm).privileged_info, UNKNOWN)
-    if "optimal_action" not in method.fields:
-        return of_source
-    known = [KNOWS["optimum"], of_source]
-    return ", ".join(dict.fromkeys(text for text in known if text != KNOWS["nothing"]))
 
 
 def _transitions(cell: Cell) -> str:
