@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from ad.config.schema import Experiment
     from ad.runtime.run import Run
 
-REQUIRED = ("gymnasium", "numpy", "pyrallis", "torch", "tqdm", "yaml")  # whatever a verb does
-
 
 @contextmanager
 def open_new_run(config: "Experiment", fresh: bool) -> Generator["Run"]:
@@ -561,9 +559,9 @@ def exit_code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int
         file = f": {error.filename}" if error.filename else ""
         sentence, code = f"{error.strerror}{file}", MachineError.exit_code
     except ModuleNotFoundError as error:
-        if error.name not in REQUIRED:
+        if (error.name or "").partition(".")[0] in ("", "ad", "envs"):
             raise
-        hint = "run `bash scripts/setup.sh` once, then `source .venv/bin/activate`"
+        hint = "in a checkout, run `bash scripts/setup.sh` once, then `source .venv/bin/activate`"
         print(f"{error.name} is not installed in this Python: {hint}", file=sys.stderr)
         return MachineError.exit_code
     from ad.runtime import console

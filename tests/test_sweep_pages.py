@@ -98,7 +98,7 @@ def test_a_whole_page_has_the_texts_tables_and_numbers_of_the_sweep(tmp_path):
     assert "Which encoder?" in section and "Factored, by far." in section
     assert "| **factored** | 0.750 [" in section
     words = " ".join(text.split())
-    assert "4 of 6 runs are done" in words and "pooled within the 2 settings" in words
+    assert "4 of 6 runs are done" in words and "(2 degrees of freedom)" in words
     assert "0 of 6 runs" in page_of(sweep, {})
     boards = {"first": {"about": "Of the first board."}, "second": {}}
     texts = {"about": "Of all.\n\nOn methods.", "page": "first.md", "boards": boards}
@@ -133,13 +133,14 @@ def test_paired_runs_are_compared_split_by_split_where_the_plan_says_so(tmp_path
         "labels": {"settings": {"method.name": "dpt"}},
         "clone": {"settings": {"method.name": "behavior_cloning"}},
         "informed": {"variant": "informed"},
+        "bandits": {"settings": {"method.name": "source", "source.algorithm": "ucb"}},  # barred
     }
     plan = {
         **{"groups": {"room": BOARD["groups"]["room"]}, "rows": rows, "seeds": [0, 1, 2]},
         **{"paired": True, "learner": "learner", "scores": ["nauc"]},
     }
     sweep = write_sweep(tmp_path, plan)
-    for cell in sweep.cells:
+    for cell in sweep.cells[:-1]:
         seeds = [(r.config.split.split_seed, r.config.training.train_seed) for r in cell.runs]
         assert seeds == [(0, 0), (1, 1), (2, 2)]
     own = {
@@ -161,6 +162,9 @@ def test_paired_runs_are_compared_split_by_split_where_the_plan_says_so(tmp_path
     assert knows["learner"] == knows["distillation"] == "nothing"
     assert (knows["labels"], knows["informed"]) == ("optimal actions", "the family of tasks")
     assert tables.paired_table(results).rows == [["distillation", "learner", "room", "–", "–"]]
+    two = rows_of(results_of(sweep, own | {"distillation": [0.2, 0.61]}), "room")["distillation"]
+    text = "learner: +0.105, above in 2 of 2"  # neither an interval nor a p value
+    assert [two["NAUC"], two["difference of NAUC from that of"]] == ["0.405", text]
     assert "distillation with learner" in page_of(sweep, results.records)
 
 

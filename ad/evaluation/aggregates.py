@@ -11,7 +11,7 @@ from scipy.stats import trim_mean
 
 
 def interquartile_mean(scores: np.ndarray) -> float:
-    """Return the mean of the middle half of all runs of all worlds (section 4.3)."""
+    """Return the mean of the middle half of the scores, of all runs and worlds (section 4.3)."""
     return float(trim_mean(scores, 0.25, axis=None))
 
 

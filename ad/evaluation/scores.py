@@ -338,8 +338,9 @@ def estimate(
     splits: Sequence[Hashable] = (),
     low: float | None = None,
     high: float | None = None,
+    least: int = 2,
 ) -> Estimate:
-    """Return the mean of independent values and its 95 % interval by Student's t.
+    """Return the mean of at least `least` independent values and its 95 % interval (Student's t).
 
     values: one for each run, None where it is unknown. splits: the name of the split of each run,
     or empty. Runs on one split share their tasks, so that the independent values are the means of
@@ -352,8 +353,8 @@ def estimate(
     if len(set(splits)) > 1:
         scores = list(split_means(runs, [splits[k] for k in known]).values())
     n = len(scores)
-    if n < 2:
-        return Estimate(scores[0] if scores else None, n=n)
+    if n < least:
+        return Estimate(float(np.mean(scores)) if scores else None, n=n)
     spread = [(pool([own]), len(own)) for own in (scores, runs)]
     half = max(own.half_width(count) for own, count in spread if own is not None)
     return _bounded(float(np.mean(scores)), half, n, low, high)
@@ -371,6 +372,7 @@ def compare(
     groups: Mapping[Label, Sequence[float]],
     baseline: Label | Mapping[Label, Label] | None,
     pooled: Iterable[Sequence[float]] | None = None,
+    least: int = 1,
 ) -> dict[Label, Comparison]:
     """Compare the scores of each group's runs with the scores of its baseline.
 
@@ -382,7 +384,7 @@ def compare(
     certain. None for the deviation of the two groups that are compared.
 
     The p values are corrected for all comparisons of the call (`holm`). A group without runs, or
-    without a baseline that has runs, has no comparison.
+    without a baseline that has runs, has no comparison; one of fewer than `least` has no p value.
     """
     shared, estimates, p_values = None if pooled is None else pool(pooled), {}, {}
     for label, own in groups.items():
@@ -394,7 +396,7 @@ def compare(
         counts = [len(group) for group in (own, base) if len(group)]
         deviation = pool([own, base]) if pooled is None else shared
         estimates[label] = Estimate(difference, n=len(own))
-        if deviation:
+        if deviation and len(own) >= least:
             estimates[label] = deviation.estimate(difference, *counts)
             p_values[label] = deviation.p_value(difference, *counts)
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))

@@ -5,21 +5,19 @@ Tables replace what is between the marks of the Markdown file of the sweep, `<!-
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from ad.config.fields import as_yaml
 from ad.errors import ConfigError
-from ad.evaluation.scores import LEVEL, SCORES, number, pool
+from ad.evaluation.scores import LEVEL, SCORES
 from ad.reporting.page import Block, Chart, Choice, Code, Details, Page, Section, Table, Text
 from ad.runtime.console import info, warn
 from ad.runtime.files import is_marked, read_marked, replace_between, write_text
 from ad.runtime.locks import locked_files
 from ad.sweeps import tables
 from ad.sweeps.analyses import findings_section
-from ad.sweeps.plan import Sweep
+from ad.sweeps.plan import Cell, Sweep
 from ad.sweeps.records import read_records
 from ad.sweeps.results import SweepResults, sweep_results, tuning_scores
 
@@ -35,9 +33,10 @@ ENTRIES = (
     "in no comparison."
 )
 PAIRED_FOOTNOTE = (
-    "An NAUC below that of {}, by pairs of runs: the p value, corrected for all groups and rows of "
-    "the page that know nothing (Holm 1979), is below 0.05. The comparisons that the plan names "
-    "are corrected over fewer groups, so that a row without a mark may be worse there."
+    "An NAUC that is below that of {}, by pairs of runs: the p value, corrected for all cells of "
+    "rows that know nothing and have three or more pairs (Holm 1979), is below 0.05. The "
+    "comparisons that the plan names are corrected for fewer cells, so that a row without a mark "
+    "may be worse there."
 )
 
 
@@ -114,15 +113,18 @@ def _plain(page: Page) -> Page:
 
 def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
     """Return the first section: what the sweep is, its summary, notes, and how it is made."""
-    notes = _paragraphs(sweep.config.about)
+    config, notes = sweep.config, _paragraphs(sweep.config.about)
     blocks: list[Block] = [*notes[:1], *_paragraphs(sweep.choice.about)]
     blocks += [] if results is None else _summary(results)
     of_rows = dict.fromkeys(row.note for row in sweep.rows.values())  # tries of a row have its note
-    further = [*notes[1:], *_paragraphs("\n\n".join(of_rows))]
-    if sweep.name != sweep.path.stem and further and sweep.config.page:
-        first = (sweep.path.parent / sweep.config.page).as_posix()
-        further = [Text(f"What holds for all boards, and notes on the methods, are in {first}.")]
-    blocks += further
+    if sweep.name == sweep.path.stem or not config.page:
+        blocks += notes[1:]
+    else:
+        page = (sweep.path.parent / config.page).as_posix()
+        blocks.append(Text(f"{page} has what holds for all boards, and the notes on its methods."))
+        of_first = next(iter(config.boards.values())).get("rows") or config.rows
+        of_rows = of_rows.keys() - {config.rows[row].get("note", "") for row in of_first}
+    blocks += _paragraphs("\n\n".join(of_rows))
     blocks += [] if results is None else [Text(_progress(results))]
     verb = f"python -m scripts.sweep --file {sweep.path.as_posix()}"
     verb += "" if sweep.name == sweep.path.stem else f" --board {sweep.board}"
@@ -133,6 +135,9 @@ def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
     }
     lines = [f"{verb + options:<{len(verb) + 14}}  # {text}" for options, text in commands.items()]
     blocks.append(Code("\n".join(lines)))
+    of_groups = [name for group in sweep.groups.values() for name in group.scores]
+    names = [*config.scores, *config.means, *of_groups]
+    blocks.append(Text(" ".join(dict.fromkeys(SCORES[name].note for name in names))))
     if results is not None and results.comparisons:
         blocks += [Text(" ".join(text.split())) for text in _method(results)]
     return Section("", blocks)
@@ -169,10 +174,11 @@ def _summary(results: SweepResults) -> Iterator[Block]:
     several = len(tables.complete_groups(results)) > 1  # of one there is nothing to aggregate
     if several and not sweep.tried and tables.complete_scores(results):
         yield Text(
-            f"Aggregates of {SCORES[sweep.config.score].heading} over the groups in which all of "
-            "these rows have all runs (Agarwal et al. 2021): means over runs, with intervals by "
-            "Student's t over the values of single runs. A row with fewer runs has the first of "
-            "the same splits, and the last column pairs runs of the same split. The groups are "
+            f"Aggregates of {SCORES[sweep.config.score].heading} over the groups in which "
+            f"{sweep.config.baseline} has all its planned runs (Agarwal et al. 2021): means over "
+            "runs, with intervals by Student's t over the values of single runs. A row that lacks "
+            "a planned run in one of them is left out, and one with fewer planned runs has those "
+            "of the first seeds, which the last column pairs by their seeds. The groups are "
             f"{'; '.join(tables.complete_groups(results))}."
         )
         yield tables.aggregates_table(results)
@@ -209,8 +215,6 @@ def _method(results: SweepResults) -> Iterator[str]:
     """Yield the paragraphs about intervals and comparisons."""
     config, count = results.sweep.config, len(results.comparisons)
     score = SCORES[config.score].heading
-    own_scores = [name for group in results.sweep.groups.values() for name in group.scores]
-    yield from dict.fromkeys(SCORES[name].note for name in own_scores)
     if config.paired:
         compared = dict.fromkeys(row for _, row in results.comparisons)
         named = (f"{row} with {results.sweep.rows[row].against}" for row in compared)
@@ -232,19 +236,15 @@ def _method(results: SweepResults) -> Iterator[str]:
     deviation = results.deviation
     if deviation is None:
         return
-    ranked = sorted((scores for scores in results.settings if len(scores) > 1), key=np.mean)
-    halves = [pool(half) for half in (ranked[: len(ranked) // 2], ranked[len(ranked) // 2 :])]
-    low, high = (number(None if half is None else half.value, ".3f") for half in halves)
     seeds = len(results.sweep.config.seeds)
     width = deviation.estimate(0, seeds, seeds).high
     yield f"""All comparisons use Student's t and one standard deviation of {score} over training
-        seeds, {deviation.value:.3f}, pooled within the {len(ranked)} settings of the sweep
-        ({deviation.freedom} degrees of freedom). With {seeds} seeds on both sides the interval of a
-        difference is ±{width:.3f}. This assumes that runs are independent, although runs that
-        differ in evaluation only share a training, and that the standard deviation is the same in
-        all settings. In the half of the settings with the smaller {score} it is {low}, in the other
-        half {high}, so p values just below {LEVEL} are uncertain. The brackets of {score} have the
-        pooled standard deviation, those of other scores Student's t over the row's seeds."""
+        seeds, {deviation.value:.3f}, pooled within the settings of the sweep ({deviation.freedom}
+        degrees of freedom). With {seeds} seeds on both sides the interval of a difference is
+        ±{width:.3f}. This assumes that runs are independent, although runs that differ in
+        evaluation only share a training, and that the standard deviation is the same in all
+        settings. The brackets of {score} have the pooled standard deviation, those of other scores
+        Student's t over the row's seeds."""
 
 
 def _paragraphs(text: str) -> list[Text]:
@@ -257,15 +257,9 @@ def _group_section(results: SweepResults, group: str, folder: Path) -> Section:
     sweep = results.sweep
     own = sweep.groups[group]
     blocks: list[Block] = [*_paragraphs(own.about)]
-    if own.experiment:
-        first = next(cell.config for cell in sweep.cells_of(group) if cell.runs)
-        sizes = (
-            f"{first.evaluation.episodes} episodes of at most {first.env.episode_length} steps, "
-        )
-        sizes += (
-            f"{first.split.num_train_tasks} train tasks, contexts of {first.data.context_length}"
-        )
-        blocks.append(Text(f"`{own.experiment}`: {sizes}, where a row has no others."))
+    cells = [c for c in sweep.cells_of(group) if c.runs and not c.config.evaluation.env_steps]
+    if own.experiment and cells:
+        blocks.append(Text(f"`{own.experiment}`: {_sizes(cells)}"))
     blocks.append(tables.group_table(results, group, folder))
     blocks += _paragraphs(own.note)
     charts = [tables.curves_chart(results, group)]
@@ -278,6 +272,18 @@ def _group_section(results: SweepResults, group: str, folder: Path) -> Section:
     if published := _published(sweep, group):
         blocks += [Text("Published, under their own protocols:"), published]
     return Section(group or sweep.name, blocks)
+
+
+def _sizes(cells: Sequence[Cell]) -> str:
+    """Return the sizes that the rows of a group share, and the contexts of those with another."""
+    first = cells[0].config
+    lengths = {cell.row: cell.config.data.context_length for cell in cells}
+    others = [f"; {n} for {row}" for row, n in lengths.items() if n != first.data.context_length]
+    episodes = (
+        f"{first.evaluation.episodes} episodes of at most {first.env.episode_length} env steps"
+    )
+    contexts = f"contexts of {first.data.context_length} transitions{''.join(others)}"
+    return f"{first.split.num_train_tasks} train tasks, {episodes}, {contexts}."
 
 
 def _published(sweep: Sweep, group: str) -> Table | None:

@@ -41,7 +41,8 @@ SOURCE_TITLES = {  # by the histories that the source agents made
 }
 HISTORIES = ("learner", "none", "informed")
 KNOWS = {"nothing": "nothing", "family": "the family of tasks", "optimum": "optimal actions"}
-# Where runs differ in their splits, two agree by chance, or have an interval beyond all scores.
+# The fewest paired runs with an interval. That of two has 12.7 standard errors on each side, and
+# almost none where the two agree by chance.
 LEAST_RUNS = 3
 # Before version 0.3.0 the tabular learner had the settings of the source if that is the same
 # algorithm. The source of these rows is the world's learner.
@@ -73,12 +74,13 @@ class SweepResults:
     def estimate(self, place: Place, score: str, world: str = "") -> Estimate:
         """Return the estimate of a score over runs, or over splits where there are several.
 
-        The score that is compared has the pooled standard deviation where the sweep pools it.
+        The score that is compared has the pooled standard deviation where the sweep pools it. Of
+        paired runs, each has a split of its own, and one or two have a mean only.
         """
         values = self.values(place, score, world)
         known, own = self.known(place, score, world), SCORES[score]
-        if self.sweep.config.paired and len(known) < LEAST_RUNS:
-            return estimate(_mean_alone(known))
+        if self.sweep.config.paired:
+            return estimate(known, low=own.low, high=own.high, least=LEAST_RUNS)
         if known and self.deviation and score == self.sweep.config.score:
             mean = sum(known) / len(known)
             return self.deviation.estimate(mean, len(known), low=own.low, high=own.high)
@@ -144,24 +146,21 @@ class SweepResults:
             differences = {}
             for group in self.sweep.groups if entry.against else ():
                 places = (group, row), (group, entry.against)
-                differences[group, row] = _mean_alone(self.differences(*places))
-            compared |= compare(differences, None)
+                differences[group, row] = self.differences(*places)
+            compared |= compare(differences, None, least=LEAST_RUNS)
         return compared
 
     @cached_property
     def below_learner(self) -> frozenset[Place]:
-        """The cells with a lower compared score than the learner of their group.
+        """The cells that know nothing and have a lower compared score than the learner.
 
-        They are of rows that know nothing. The p values, of the differences on the splits of both,
-        are corrected for all of these cells.
+        The p values, of the differences on the splits of both, are corrected for all such cells.
         """
-        learner, differences = self.sweep.config.learner, {}
-        for cell in self.sweep.cells if learner else ():
-            place = cell.group, cell.row
-            if place in self.made and cell.row != learner and knows(cell) == KNOWS["nothing"]:
-                own = self.differences(place, (cell.group, learner))
-                differences[place] = _mean_alone(own)
-        compared = compare(differences, None)
+        learner = self.sweep.config.learner
+        cells = (c for c in self.sweep.cells if learner and c.runs and c.row != learner)
+        places = [(c.group, c.row) for c in cells if knows(c) == KNOWS["nothing"]]
+        pairs = {place: self.differences(place, (place[0], learner)) for place in places}
+        compared = compare(pairs, None, least=LEAST_RUNS)
         return frozenset(place for place, own in compared.items() if own.verdict == WORSE)
 
     def differences(self, place: Place, other: Place) -> list[float]:
@@ -173,11 +172,6 @@ class SweepResults:
         score = self.sweep.config.score
         records = [r for r in self.made.get(place, []) if r.score(score) is not None]
         return split_means(self.known(place, score), [record.split_seed for record in records])
-
-
-def _mean_alone(values: list[float]) -> list[float]:
-    """Return `values`, or their mean alone, which has no interval, if they are too few for one."""
-    return values if not 0 < len(values) < LEAST_RUNS else [sum(values) / len(values)]
 
 
 def sweep_results(sweep: Sweep, records: Records) -> SweepResults:

@@ -260,14 +260,14 @@ def aggregates_table(results: SweepResults) -> Table:
     Of fewer than four groups, nothing is outside the middle half: no interquartile mean.
     """
     scores, baseline = complete_scores(results), results.sweep.config.baseline
-    rows, few = [], len(complete_groups(results)) < 4
-    shown = dict(list(AGGREGATES.items())[few:])
+    shown = AGGREGATES if len(complete_groups(results)) > 3 else {"mean": np.mean}
+    rows = []
     for row, own in scores.items():
         values = [[statistic(run[None]) for run in own] for statistic in shown.values()]
         texts = [estimate(each, high=1).text(".3f") for each in values]
         pairs = zip(own, scores[baseline], strict=False)
         beats = [probability_of_improvement(run[None], other[None]) for run, other in pairs]
-        # A share of few pairs, of which Student's t says nothing.
+        # No interval: it is a share of few pairs.
         texts.append(UNKNOWN if row == baseline else number(float(np.mean(beats)), ".3f"))
         rows.append([row, str(own.shape[1]), str(len(own)), *texts])
     headings = ["groups", "runs", *shown, f"probability to beat {baseline}"]
