@@ -18,7 +18,7 @@ FACTS = ("knows", "references", "transitions")
 class RowConfig:
     """A row of a group: the settings in which it differs."""
 
-    note: str = field("")  # Markdown among the notes of boards that have the row
+    note: str = field("")  # Markdown on the page of the first board that has the row
     experiment: str = field("")  # YAML file of an experiment; empty: that of the group
     settings: dict = field({})  # dotted setting: value
     # title of a row whose settings, with its tuned ones, this row has too: it tries none of its own
