@@ -340,7 +340,7 @@ def estimate(
     high: float | None = None,
     least: int = 2,
 ) -> Estimate:
-    """Return the mean of at least `least` independent values and its 95 % interval (Student's t).
+    """Return the mean of independent values; of `least` or more, its 95 % interval (Student's t).
 
     values: one for each run, None where it is unknown. splits: the name of the split of each run,
     or empty. Runs on one split share their tasks, so that the independent values are the means of

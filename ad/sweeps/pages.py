@@ -123,7 +123,8 @@ def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
         page = (sweep.path.parent / config.page).as_posix()
         blocks.append(Text(f"{page} has what holds for all boards, and the notes on its methods."))
         of_first = next(iter(config.boards.values())).get("rows") or config.rows
-        of_rows = of_rows.keys() - {config.rows[row].get("note", "") for row in of_first}
+        for row in of_first:
+            of_rows.pop(config.rows[row].get("note", ""), None)
     blocks += _paragraphs("\n\n".join(of_rows))
     blocks += [] if results is None else [Text(_progress(results))]
     verb = f"python -m scripts.sweep --file {sweep.path.as_posix()}"
@@ -258,8 +259,8 @@ def _group_section(results: SweepResults, group: str, folder: Path) -> Section:
     own = sweep.groups[group]
     blocks: list[Block] = [*_paragraphs(own.about)]
     cells = [c for c in sweep.cells_of(group) if c.runs and not c.config.evaluation.env_steps]
-    if own.experiment and cells:
-        blocks.append(Text(f"`{own.experiment}`: {_sizes(cells)}"))
+    if own.experiment:
+        blocks.append(Text(f"`{own.experiment}`" + (f": {_sizes(cells)}" if cells else "")))
     blocks.append(tables.group_table(results, group, folder))
     blocks += _paragraphs(own.note)
     charts = [tables.curves_chart(results, group)]
@@ -279,11 +280,10 @@ def _sizes(cells: Sequence[Cell]) -> str:
     first = cells[0].config
     lengths = {cell.row: cell.config.data.context_length for cell in cells}
     others = [f"; {n} for {row}" for row, n in lengths.items() if n != first.data.context_length]
-    episodes = (
-        f"{first.evaluation.episodes} episodes of at most {first.env.episode_length} env steps"
-    )
+    steps = f"at most {first.env.episode_length} env steps"
     contexts = f"contexts of {first.data.context_length} transitions{''.join(others)}"
-    return f"{first.split.num_train_tasks} train tasks, {episodes}, {contexts}."
+    played = f"{first.evaluation.episodes} episodes of {steps}"
+    return f"{first.split.num_train_tasks} train tasks, {played}, {contexts}."
 
 
 def _published(sweep: Sweep, group: str) -> Table | None:
