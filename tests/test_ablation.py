@@ -12,13 +12,7 @@ from windows import labeled
 from ad.config.schema import ModelConfig
 from ad.errors import ConfigError
 from ad.interpret.analyses.ablation import _curves
-from ad.interpret.components import (
-    KINDS,
-    Ablated,
-    AblatedPolicy,
-    Replacements,
-    parse_components,
-)
+from ad.interpret.components import KINDS, Ablated, AblatedPolicy, Replacements, parse_components
 from ad.interpret.contexts import Environments
 from ad.interpret.hooks import hooked
 from ad.methods.context_policy import ContextPolicy

@@ -11,13 +11,7 @@ from windows import labeled, subject_of
 
 from ad.interpret.analyses.attribution import Attribution
 from ad.interpret.analyses.lens import stage_logits, stage_names
-from ad.interpret.analyses.reading import (
-    Reading,
-    component_names,
-    outputs,
-    preferred,
-    read_values,
-)
+from ad.interpret.analyses.reading import Reading, component_names, outputs, preferred, read_values
 
 VARIANTS = (
     {},

@@ -7,11 +7,7 @@ from test_transformer import random_model
 from windows import rewarded_queries, subject_of
 
 from ad.config.schema import ModelConfig
-from ad.interpret.analyses.attribution_patching import (
-    AttributionPatching,
-    first_order,
-    gradients,
-)
+from ad.interpret.analyses.attribution_patching import AttributionPatching, first_order, gradients
 from ad.interpret.analyses.pairs import Pair, place_patches
 from ad.interpret.analysis import correlation
 from ad.interpret.changes import changed

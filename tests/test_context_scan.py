@@ -10,13 +10,7 @@ from test_patching import AD, rewarded_model
 from test_segments import small_model
 from windows import labeled, rewarded_queries
 
-from ad.interpret.analyses.context_scan import (
-    HELD_OUT,
-    Variant,
-    log_probs,
-    play,
-    reach,
-)
+from ad.interpret.analyses.context_scan import HELD_OUT, Variant, log_probs, play, reach
 from ad.interpret.analyses.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of
 from ad.interpret.analysis import Subject, compared
 from ad.interpret.changes import changed

@@ -75,18 +75,15 @@ def test_windows_within_episodes_show_one_episode_and_pad_what_is_missing():
 
 @pytest.mark.parametrize("within_episodes", [False, True])
 def test_windows_may_end_where_an_episode_ends(within_episodes):
-    ends = np.flatnonzero(np.array(DONE))
+    def share_at_ends(**to_end) -> float:
+        windows = sampler(2, within_episodes=within_episodes, **to_end)
+        last = windows.sample(np.random.default_rng(0), 4000)["observation"][:, 2]
+        return np.isin(last, np.flatnonzero(DONE)).mean()
+
+    by_chance = share_at_ends()
     for share in (0.0, 0.5, 1.0):
-        windows = sampler(2, to_end=share, within_episodes=within_episodes)
-        batch = windows.sample(np.random.default_rng(0), 4000)
-        last = np.isin(batch["observation"][:, 2], ends)
-        by_chance = np.isin(
-            sampler(2, within_episodes=within_episodes).sample(np.random.default_rng(1), 4000)[
-                "observation"
-            ][:, 2],
-            ends,
-        ).mean()
-        assert last.mean() == pytest.approx(share + (1 - share) * by_chance, abs=0.03)
+        expected = share + (1 - share) * by_chance
+        assert share_at_ends(to_end=share) == pytest.approx(expected, abs=0.03)
 
 
 def test_the_best_episodes_are_those_with_the_highest_returns_and_all_that_tie():
@@ -115,7 +112,7 @@ def window_of(count: int, length: int, seed: int = 0) -> dict[str, torch.Tensor]
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("name", ["behavior_cloning", "decision_transformer"])
-def test_rewards_are_not_in_the_tokens(name, tokenizer):
+def test_rewards_are_not_in_the_tokens_of_single_episodes(name, tokenizer):
     _, model = random_model(name, tokenizer=tokenizer)
     window = window_of(3, 6)
     other = window | {"reward": 1 - window["reward"]}
@@ -246,6 +243,18 @@ def test_environments_are_selected_with_what_is_kept_of_their_episodes(memory):
         policy.select(torch.tensor([1, 0, 0]))
     state = torch.tensor([4, 5, 6]), torch.tensor([1, 2, 2])
     torch.testing.assert_close(kept.act(*state), plain.act(*state))
+
+
+def test_another_return_is_asked_for_until_a_reward_is_in_the_context():
+    method, model = random_model("decision_transformer", ACROSS)
+    policy = method.policy(model, 2, 8, method.PolicySettings(1.0, 0.0))
+    zero, no = torch.zeros(2, dtype=torch.long), torch.zeros(2) > 0
+    asked = []
+    for reward in ([0.0, 0.0], [0.0, 0.25], [0.0, 0.0], [0.0, 0.0]):  # episodes of one step
+        asked.append(policy.inputs()["return_to_go"].tolist())
+        policy.act(zero, zero)
+        policy.observe(zero, torch.tensor(reward), no, ~no, zero)
+    assert asked == [[0, 0], [0, 0], [0, 1], [0, 1]]
 
 
 def test_accuracy_is_the_share_of_valid_decisions_whose_action_is_the_likeliest():

@@ -7,10 +7,7 @@ from test_patching import AD
 from windows import rewarded_queries
 
 from ad.interpret.analyses.pairs import Pair
-from ad.interpret.analyses.path_patching import (
-    edge_recoveries,
-    receivers,
-)
+from ad.interpret.analyses.path_patching import edge_recoveries, receivers
 from ad.interpret.changes import changed
 
 HEADS = [(0, 0), (0, 1), (1, 0), (1, 1)]

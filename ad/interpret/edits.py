@@ -18,13 +18,7 @@ from ad.interpret.hooks import Point, Write, hooked
 from ad.interpret.labeled import LabeledArray, Results
 from ad.methods.policy import Policy
 from ad.models.sequence_model import SequenceModel
-from envs.minigrid.encoding import (
-    COLORS,
-    OBJECTS,
-    cells_in,
-    encoded_cells,
-    shows_cells,
-)
+from envs.minigrid.encoding import COLORS, OBJECTS, cells_in, encoded_cells, shows_cells
 from envs.spaces import Discrete, Part
 
 THINGS = {  # object and color of what is put into a cell

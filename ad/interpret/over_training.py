@@ -17,14 +17,7 @@ from ad.evaluation.scores import UNKNOWN
 from ad.evaluation.summary import task_facts
 from ad.interpret.analysis import Analysis, Subject, correlation, estimate_text, estimated, texts
 from ad.interpret.contexts import Environments
-from ad.interpret.labeled import (
-    TRAIN_STEPS,
-    Axes,
-    LabeledArray,
-    Results,
-    intervals,
-    stack,
-)
+from ad.interpret.labeled import TRAIN_STEPS, Axes, LabeledArray, Results, intervals, stack
 from ad.reporting.page import Table
 from ad.runtime.metrics_log import value_at
 

@@ -84,13 +84,18 @@ class ContextPolicy(Policy, Generic[Model]):
 class ReturnConditionedPolicy(ContextPolicy):
     """A ContextPolicy whose model reads the return that is left of the target of an episode.
 
-    `target` is a number or one for each environment, None for the histories' `reached_return`.
+    `target` is a number or one for each environment, None for the histories' `reached_return`;
+    `before_reward`, if given, is that of episodes that begin with no reward above 0 in the context.
     The return to go of a past episode in the context is what it achieved, as in a training window.
     Raises ConfigError unless all are finite, and warns of targets beyond the histories.
     """
 
     def __init__(
-        self, model: SequenceModel, context: Context, target: float | Sequence[float] | None = None
+        self,
+        model: SequenceModel,
+        context: Context,
+        target: float | Sequence[float] | None = None,
+        before_reward: float | None = None,
     ):
         super().__init__(model, context)
         low, high = model.spec.return_range
@@ -106,7 +111,10 @@ class ReturnConditionedPolicy(ContextPolicy):
             raise ConfigError(f"asked_return must be finite, not {target!r}")
         for value in self.target.unique().tolist():
             _check_range(value, low, high)
-        self.left = self.target.clone()
+        self.before_reward = before_reward
+        if before_reward is not None:
+            _check_range(before_reward, low, high)
+        self.left = self._next_target().clone()
 
     def inputs(self) -> dict[str, torch.Tensor]:
         """Return the return that is left of the target, [N]."""
@@ -118,12 +126,18 @@ class ReturnConditionedPolicy(ContextPolicy):
         if (missed := left.where(ended, 0)).any():
             self.context.add_to_episode("return_to_go", -missed)
         super().observe(action, reward, terminated, truncated, next_observation)
-        self.left = torch.where(ended, self.target, left)
+        self.left = torch.where(ended, self._next_target(), left)
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         super().select(envs)
         self.target, self.left = self.target[envs], self.left[envs]
+
+    def _next_target(self) -> torch.Tensor:
+        """Return the targets of episodes that begin now, float32 [N]."""
+        if self.before_reward is None:
+            return self.target
+        return self.target.where(self.context.reward_seen(), self.before_reward)
 
 
 @cache  # a warning is printed once

@@ -14,12 +14,13 @@ the rewards. An action takes one forward pass. The paper's tokens are
 `model.tokenizer: conditioned`, its embedding of time is `model.position: env_time`. With another
 tokenizer the return to go is added to the observation.
 
-The paper's context ends with its episode. With `across_episodes` it spans episodes, so that their
-returns to go encode what they achieved, and the task can be inferred in context. Conditioned tokens
-do not show the last observation of a past episode, e.g. the goal's cell; other tokens do. On tuning
-tasks (one run of 600 train steps each, fused tokens, histories of Q-learning) it has NAUC 0.90 in
-dark rooms whose goal ends the episode, at a temperature of 0.5, and at most 0.10 in dense rooms,
-whichever single return is asked: it never read a large return to go before a goal was found.
+The paper's context ends with its episode, and the model reads no rewards. With `across_episodes`
+the context spans episodes, whose returns to go are what they achieved, and the model reads rewards
+(as in Lee et al. 2022, section 3), so that the task can be inferred in context. Conditioned tokens
+show neither rewards nor the last observation of a past episode, e.g. the goal's cell; others do.
+
+A learner's histories have no large return before a reward is found, so a model that is asked for
+one has no example of how to explore: `asked_before_reward` asks for another return until then.
 """
 
 from dataclasses import dataclass, replace
@@ -45,12 +46,15 @@ class PolicySettings:
     asked_return: Optional[float] = field(None, at_least=-1e9, at_most=1e9)  # noqa: UP045
     """return that each episode is conditioned on; null: the mean over train tasks of the return
     that a tenth of a task's episodes reach"""
+    asked_before_reward: Optional[float] = field(None, added=True, at_least=-1e9, at_most=1e9)  # noqa: UP045
+    """the same for episodes that begin with no reward above 0 in the context, for
+    `across_episodes`; null: `asked_return`"""
 
 
 class DecisionTransformer(behavior_cloning.BehaviorCloning):
-    """Cross entropy of the actions of an episode given the return to go at each decision.
+    """Cross entropy of the actions given the return to go at each decision.
 
-    The model reads no other rewards.
+    The model reads no other rewards unless its context spans episodes.
     """
 
     Settings, PolicySettings = Settings, PolicySettings
@@ -66,12 +70,13 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
         return False
 
     def build(self, spec, config):
-        """Return a model that reads the return to go, and no rewards."""
+        """Return a model that reads the return to go; within episodes, no rewards."""
         from ad.models.rewards import ReturnToGo
         from ad.models.sequence_model import SequenceModel
 
         inputs = {"return_to_go": ReturnToGo(spec, config.width)}
-        return SequenceModel(spec, replace(config, reward="none"), inputs)
+        shown = replace(config, reward="none") if self.within_episodes else config
+        return SequenceModel(spec, shown, inputs)
 
     def policy(self, model, num_envs, context_length, settings):
         """Return a policy that is conditioned on `settings.asked_return` in each episode.
@@ -81,4 +86,5 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
         from ad.methods.context_policy import ReturnConditionedPolicy
 
         context = self.context(model, num_envs, context_length)
-        return ReturnConditionedPolicy(model, context, settings.asked_return)
+        asked, before_reward = settings.asked_return, settings.asked_before_reward
+        return ReturnConditionedPolicy(model, context, asked, before_reward)

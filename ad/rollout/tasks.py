@@ -95,9 +95,13 @@ def rollout_asked(
     return rollout_envs(changed, [*envs] * len(asked), new_policy, episodes, (), label)
 
 
-def asking_for(config: Experiment, asked: Sequence[float]) -> Experiment:
-    """Return the experiment with an evaluation that asks for a return in each environment."""
-    policy = config.evaluation.policy | {"asked_return": [*asked]}
+def asking_for(config: Experiment, asked: float | Sequence[float]) -> Experiment:
+    """Return the experiment with an evaluation that asks for `asked`, before rewards too.
+
+    It is a return or one for each environment.
+    """
+    others = {k: v for k, v in config.evaluation.policy.items() if k != "asked_before_reward"}
+    policy = others | {"asked_return": asked}
     return replace(config, evaluation=replace(config.evaluation, policy=policy))
 
 

@@ -28,13 +28,7 @@ from ad.interpret.labeled import LabeledArray, Results
 from ad.models.encoders.base import TabularEncoder
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
-from envs.minigrid.encoding import (
-    COLORS,
-    OBJECTS,
-    STATES,
-    cells_in,
-    shows_cells,
-)
+from envs.minigrid.encoding import COLORS, OBJECTS, STATES, cells_in, shows_cells
 from envs.spaces import Part
 
 STEPS = 64  # of integrated gradients: attention may turn within a hundredth of the way

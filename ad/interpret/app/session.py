@@ -25,7 +25,7 @@ from ad.interpret.hooks import Write, hooked
 from ad.methods.context_policy import ReturnConditionedPolicy
 from ad.models.positions import EnvTime
 from ad.rollout.rollout import allowed_logits, derive_seeds
-from ad.rollout.tasks import env_seed, policy_of, selection_of
+from ad.rollout.tasks import asking_for, env_seed, policy_of, selection_of
 from envs.rng import derive_key, uniform
 from envs.spaces import split_observation
 
@@ -194,9 +194,7 @@ class Session:
         """Ask for the return `value` in the present episode and in those after it."""
         if self.asked is None:
             raise ConfigError("the model is not asked for a return")
-        evaluation = self.config.evaluation
-        policy = evaluation.policy | {"asked_return": value}
-        self.config = replace(self.config, evaluation=replace(evaluation, policy=policy))
+        self.config = asking_for(self.config, value)
         self._readers.clear()
 
     def _change(self, index: int, **values) -> None:

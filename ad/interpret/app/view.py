@@ -13,15 +13,7 @@ from ad.errors import ConfigError
 from ad.interpret.analysis import check_model
 from ad.interpret.app.session import Session
 from ad.interpret.directions import direction_names
-from ad.interpret.edits import (
-    THINGS,
-    Observation,
-    Reader,
-    Transition,
-    best_two,
-    cells_of,
-    explain,
-)
+from ad.interpret.edits import THINGS, Observation, Reader, Transition, best_two, cells_of, explain
 from ad.interpret.hooks import point_names
 from ad.interpret.labeled import LabeledArray, Results
 from ad.interpret.relations import relation_names
