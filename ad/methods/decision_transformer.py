@@ -17,10 +17,9 @@ tokenizer the return to go is added to the observation.
 The paper's context ends with its episode, and the model reads no rewards. With `across_episodes`
 the context spans episodes, whose returns to go are what they achieved, and the model reads rewards
 (as in Lee et al. 2022, section 3), so that the task can be inferred in context. Conditioned tokens
-show neither rewards nor the last observation of a past episode, e.g. the goal's cell; others do.
-
-A learner's histories have no large return before a reward is found, so a model that is asked for
-one has no example of how to explore: `asked_before_reward` asks for another return until then.
+show neither rewards nor the last observation of a past episode, e.g. the goal's cell; others do. A
+learner's histories have no large return before a reward is found, so a model that is asked for one
+has no example of how to explore: `asked_before_reward` asks for another return until then.
 """
 
 from dataclasses import dataclass, replace

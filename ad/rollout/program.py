@@ -20,6 +20,7 @@ import sys
 import tempfile
 import weakref
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -48,10 +49,8 @@ class ProgramPolicy(Policy):
         seconds: float = SECONDS,
     ):
         self._seconds, self._shape = seconds, (num_envs, num_actions)
-        self._start: dict | None = {
-            **{"call": "start", "num_envs": num_envs, "num_actions": num_actions},
-            **{"episode_length": episode_length, "action_mask": None},
-        }
+        start = {"call": "start", "num_envs": num_envs, "num_actions": num_actions}
+        self._start: dict | None = start | {"episode_length": episode_length, "action_mask": None}
         self._rest, self._errors = b"", tempfile.TemporaryFile()  # noqa: SIM115 - as long as self
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(path.absolute())],
@@ -65,7 +64,7 @@ class ProgramPolicy(Policy):
         assert self._process.stdin is not None and self._process.stdout is not None  # pipes
         self._stdin, self._stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._stdin, False)
-        weakref.finalize(self, self._process.kill)
+        weakref.finalize(self, _end, self._process, self._errors)
 
     def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:
         """Return action logits [N, A], float64."""
@@ -136,11 +135,16 @@ class ProgramPolicy(Policy):
             return ConfigError("the program has closed its input or its output")
         self._errors.seek(-min(1000, self._errors.seek(0, os.SEEK_END)), os.SEEK_END)
         last = self._errors.read().decode(errors="replace").strip().rpartition("\n")[2]
-        text = printable(last)
-        return ConfigError(f"the program ended with exit code {code}{text and ': '}{text}")
+        text = f": {printable(last)}" if last else ""
+        return ConfigError(f"the program ended with exit code {code}{text}")
 
 
 def _plain(values: Observation) -> list | dict[str, list]:
     if isinstance(values, dict):
         return {name: part.tolist() for name, part in values.items()}
     return values.tolist()
+
+
+def _end(process: subprocess.Popen, errors: IO) -> None:
+    with errors, process:  # which waits for its end and closes its pipes
+        process.kill()

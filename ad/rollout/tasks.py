@@ -96,10 +96,7 @@ def rollout_asked(
 
 
 def asking_for(config: Experiment, asked: float | Sequence[float]) -> Experiment:
-    """Return the experiment with an evaluation that asks for `asked`, before rewards too.
-
-    It is a return or one for each environment.
-    """
+    """Return the experiment whose evaluation asks for `asked`, one or one for each environment."""
     others = {k: v for k, v in config.evaluation.policy.items() if k != "asked_before_reward"}
     policy = others | {"asked_return": asked}
     return replace(config, evaluation=replace(config.evaluation, policy=policy))
