@@ -11,6 +11,7 @@ from policies import SPEC, Recorded, random_model
 from training_run import words_of
 
 from ad.config.parser import load
+from ad.config.schema import EvaluationConfig, Experiment
 from ad.data.derived import Sequences, return_to_go
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec, make_spec
@@ -22,6 +23,7 @@ from ad.pipeline import run_all
 from ad.registry import MEMORIES, TOKENIZERS
 from ad.reporting.report import report
 from ad.rollout.rollout import rollout, sampled
+from ad.rollout.tasks import asking_for
 from ad.runtime import metrics_log
 from ad.runtime.run import Run
 from envs import make_base, make_vec
@@ -255,6 +257,12 @@ def test_another_return_is_asked_for_until_a_reward_is_in_the_context():
         policy.act(zero, zero)
         policy.observe(zero, torch.tensor(reward), no, ~no, zero)
     assert asked == [[0, 0], [0, 0], [0, 1], [0, 1]]
+
+
+def test_each_return_of_a_calibration_is_asked_for_before_a_reward_too():
+    policy = {"asked_return": 2.0, "asked_before_reward": 0.0}
+    config = Experiment(evaluation=EvaluationConfig(policy=policy))
+    assert asking_for(config, [1.0]).evaluation.policy == {"asked_return": [1.0]}
 
 
 def test_accuracy_is_the_share_of_valid_decisions_whose_action_is_the_likeliest():
