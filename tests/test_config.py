@@ -191,8 +191,6 @@ data.held_out_actors --data.held_out_actors 10
 data.windows_to_end --data.windows_to_end 0.6
 evaluation.policy.asked_return --method.name decision_transformer \
 --evaluation.policy.asked_return true
-evaluation.policy.asked_before_reward --method.name decision_transformer \
---evaluation.policy.asked_before_reward 0
 evaluation.calibration --method.name behavior_cloning --evaluation.calibration [1]
 evaluation.asked_returns --method.name behavior_cloning --evaluation.asked_returns [1]
 evaluation.calibration --method.name decision_transformer --evaluation.calibration [much]

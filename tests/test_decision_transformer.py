@@ -257,6 +257,10 @@ def test_another_return_is_asked_for_until_a_reward_is_in_the_context():
         policy.act(zero, zero)
         policy.observe(zero, torch.tensor(reward), no, ~no, zero)
     assert asked == [[0, 0], [0, 0], [0, 1], [0, 1]]
+    policy.select(torch.tensor([1, 0, 1]))
+    assert policy.asked.tolist() == policy.inputs()["return_to_go"].tolist() == [1, 0, 1]
+    with pytest.raises(ConfigError, match="asked_before_reward needs across_episodes"):
+        random_model("decision_transformer")[0].policy(model, 2, 8, method.PolicySettings(1, 0))
 
 
 def test_each_return_of_a_calibration_is_asked_for_before_a_reward_too():

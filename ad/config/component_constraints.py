@@ -84,15 +84,10 @@ def tasks_can_change(config, world):
     yield Problem("env.change" if config.env.change else "evaluation.worlds", text)
 
 
-@constraint("evaluation.policy", "method.name", "method.settings")
+@constraint("evaluation.policy", "method.name")
 def settings_of_the_policy_are_valid(config, world):
-    method, policy = config.method, config.evaluation.policy
-    group = settings_class(METHODS, method.name, "PolicySettings")
-    yield from validate(group, policy, "evaluation.policy")
-    asked = policy.get("asked_before_reward")
-    if asked is not None and not method.settings.get("across_episodes"):
-        text = "must be null without method.settings.across_episodes"
-        yield Problem("evaluation.policy.asked_before_reward", text)
+    group = settings_class(METHODS, config.method.name, "PolicySettings")
+    yield from validate(group, config.evaluation.policy, "evaluation.policy")
 
 
 @constraint("evaluation", "method.name")

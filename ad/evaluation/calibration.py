@@ -41,7 +41,7 @@ def write_calibration(folder: Path, config: Experiment, split: Split, model: Seq
 
 
 def asked_return(config: Experiment, model: SequenceModel) -> float | None:
-    """Return the return that every evaluated episode is conditioned on; None for other methods."""
+    """Return the return that evaluated episodes are conditioned on; None for other methods."""
     if "return_to_go" not in build_method(config.method).fields:
         return None
     asked = config.evaluation.policy.get("asked_return")

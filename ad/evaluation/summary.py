@@ -42,6 +42,7 @@ def write_summary(run: Run, asked_return: float | None = None) -> None:
         **scores(run.world, config.env.episode_length, evaluations, references),
         **summarize_calibration(run),
         "transitions": build_method(config.method).transitions(config),
+        "asked_before_reward": config.evaluation.policy.get("asked_before_reward"),
         "stopped_agents": stopped_agents(run),
         "timing": run.timing(),
         "sessions": trained,

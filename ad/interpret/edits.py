@@ -189,8 +189,8 @@ class Reader:
         decided[0, -1] = True
         arrays = {name: values.cpu().numpy() for name, values in window.items()}
         cell = number_observations(arrays, self.spec)
-        target = getattr(self.inner, "target", None)
-        asked = None if target is None else target.cpu().numpy().astype(np.float64)
+        asked = getattr(self.inner, "asked", None)
+        asked = None if asked is None else asked.cpu().numpy().astype(np.float64)
         return Contexts(window, np.zeros(1, np.int64), [""], episode, decided, cell, 1, asked)
 
     @property

@@ -112,26 +112,26 @@ class ReturnConditionedPolicy(ContextPolicy):
         for value in self.target.unique().tolist():
             _check_range(value, low, high)
         self.before_reward = before_reward
-        if before_reward is not None:
-            _check_range(before_reward, low, high)
-        self.left = self._next_target().clone()
+        self.asked = self._next_target()  # in the present episodes
+        self.left = self.asked.clone()
 
     def inputs(self) -> dict[str, torch.Tensor]:
         """Return the return that is left of the target, [N]."""
         return {"return_to_go": self.left}
 
     def observe(self, action, reward, terminated, truncated, next_observation) -> None:
-        """Subtract the reward from the return to go; it is the target again in a new episode."""
+        """Subtract the reward from the return to go; a new episode begins with its target."""
         left, ended = self.left - reward.float(), terminated | truncated
         if (missed := left.where(ended, 0)).any():
             self.context.add_to_episode("return_to_go", -missed)
         super().observe(action, reward, terminated, truncated, next_observation)
-        self.left = torch.where(ended, self._next_target(), left)
+        self.asked = self._next_target().where(ended, self.asked)
+        self.left = self.asked.where(ended, left)
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         super().select(envs)
-        self.target, self.left = self.target[envs], self.left[envs]
+        self.target, self.asked, self.left = (x[envs] for x in (self.target, self.asked, self.left))
 
     def _next_target(self) -> torch.Tensor:
         """Return the targets of episodes that begin now, float32 [N]."""

@@ -15,17 +15,19 @@ the rewards. An action takes one forward pass. The paper's tokens are
 tokenizer the return to go is added to the observation.
 
 The paper's context ends with its episode, and the model reads no rewards. With `across_episodes`
-the context spans episodes, whose returns to go are what they achieved, and the model reads rewards
-(as in Lee et al. 2022, section 3), so that the task can be inferred in context. Conditioned tokens
-show neither rewards nor the last observation of a past episode, e.g. the goal's cell; others do. A
-learner's histories have no large return before a reward is found, so a model that is asked for one
-has no example of how to explore: `asked_before_reward` asks for another return until then.
+the context spans episodes, whose returns to go are what they achieved, so that the task can be
+inferred in context. The model then reads rewards, too, as the multi-game decision transformer does
+(Lee et al. 2022, arXiv 2205.15241). Conditioned tokens show neither rewards nor the last
+observation of a past episode, e.g. the goal's cell; others do. Few episodes of a learner have a
+large return before it has found a reward, so a model that is asked for one has few examples of how
+to explore: `asked_before_reward` asks for another return until then.
 """
 
 from dataclasses import dataclass, replace
 from typing import Optional
 
 from ad.config.fields import field
+from ad.errors import ConfigError
 from ad.methods import behavior_cloning
 from ad.methods.base import Method
 
@@ -35,7 +37,7 @@ class Settings(behavior_cloning.Settings):
     """Settings of the decision transformer."""
 
     across_episodes: bool = field(False, added=True)
-    """whether the context of a decision transformer spans episodes"""
+    """whether the context spans episodes; the model then reads rewards, as `model.reward` says"""
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,12 @@ class PolicySettings:
     """return that each episode is conditioned on; null: the mean over train tasks of the return
     that a tenth of a task's episodes reach"""
     asked_before_reward: Optional[float] = field(None, added=True, at_least=-1e9, at_most=1e9)  # noqa: UP045
-    """the same for episodes that begin with no reward above 0 in the context, for
-    `across_episodes`; null: `asked_return`"""
+    """return that an episode is conditioned on if no reward above 0 is in the context as it begins,
+    for `across_episodes`; null: `asked_return`"""
 
 
 class DecisionTransformer(behavior_cloning.BehaviorCloning):
-    """Cross entropy of the actions given the return to go at each decision.
-
-    The model reads no other rewards unless its context spans episodes.
-    """
+    """Cross entropy of the actions given the return to go at each decision."""
 
     Settings, PolicySettings = Settings, PolicySettings
     fields = (*Method.fields, "return_to_go")
@@ -81,9 +80,12 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
         """Return a policy that is conditioned on `settings.asked_return` in each episode.
 
         It is a number or one for each environment; None is the `reached_return` of the histories.
+        Raises ConfigError for an `asked_before_reward` that no reward can end.
         """
         from ad.methods.context_policy import ReturnConditionedPolicy
 
         context = self.context(model, num_envs, context_length)
         asked, before_reward = settings.asked_return, settings.asked_before_reward
+        if before_reward is not None and (self.within_episodes or model.spec.reward_range[1] <= 0):
+            raise ConfigError("asked_before_reward needs across_episodes, and rewards above 0")
         return ReturnConditionedPolicy(model, context, asked, before_reward)

@@ -96,7 +96,7 @@ def rollout_asked(
 
 
 def asking_for(config: Experiment, asked: float | Sequence[float]) -> Experiment:
-    """Return the experiment whose evaluation asks for `asked`, one or one for each environment."""
+    """Return the experiment that always asks for `asked`, a return or one for each environment."""
     others = {k: v for k, v in config.evaluation.policy.items() if k != "asked_before_reward"}
     policy = others | {"asked_return": asked}
     return replace(config, evaluation=replace(config.evaluation, policy=policy))

@@ -109,9 +109,9 @@ class Session:
 
     @property
     def asked(self) -> float | None:
-        """The return that is asked for in an episode, None for a model without a return to go."""
+        """The return asked for in the present episode, None for a model without a return to go."""
         inner = self.reader(False).inner
-        return float(inner.target[0]) if isinstance(inner, ReturnConditionedPolicy) else None
+        return float(inner.asked[0]) if isinstance(inner, ReturnConditionedPolicy) else None
 
     def contexts(self) -> Contexts:
         """Return the present decision as the model reads it, the time overridden too."""
