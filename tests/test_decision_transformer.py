@@ -21,6 +21,7 @@ from ad.evaluation.evaluate import evaluate
 from ad.methods import context_policy
 from ad.pipeline import run_all
 from ad.registry import MEMORIES, TOKENIZERS
+from ad.reporting.headline import headline
 from ad.reporting.report import report
 from ad.rollout.rollout import rollout, sampled
 from ad.rollout.tasks import asking_for
@@ -365,6 +366,9 @@ def test_asked_returns_are_logged_during_training_and_reported(finished):
     for asked, (value,) in achieved.items():
         assert abs(value - float(asked)) < 0.4
     assert "Returns for asked ones during training" in report(finished).read_text()
+    results = json.loads((finished.folder / "results.json").read_text())
+    told = headline(results | {"asked_before_reward": 0.0}, within_episodes=False)
+    assert "6.00 asked" in told and told.count("0 until a reward is in the context, then ") == 1
 
 
 def test_a_damaged_calibration_is_made_again(finished):

@@ -38,8 +38,8 @@ def _progress(results: dict, within_episodes: bool) -> str:
     start = f"On {count} held-out {'task' if count == 1 else 'tasks'}, "
     if asked is not None:
         before = results.get("asked_before_reward")
-        first = "" if before is None else f"{before:g} until a reward is in the context, then "
-        start += f"with a return of {first}{asked:.2f} asked in each episode, "
+        until = "" if before is None else f"{before:g} until a reward is in the context, then "
+        start += f"with a return of {until}{asked:.2f} asked in each episode, "
     if within_episodes or episodes <= metrics.LAST:
         some = f"the last {metrics.LAST} of " if episodes > metrics.LAST else ""
         number_of = f"{some}{episodes} {'episode' if episodes == 1 else 'episodes'}"
