@@ -146,5 +146,5 @@ def _plain(values: Observation) -> list | dict[str, list]:
 
 
 def _end(process: subprocess.Popen, errors: IO) -> None:
-    with errors, process:  # which waits for its end and closes its pipes
+    with errors, process:  # leaving the block closes the pipes and waits for the process
         process.kill()
