@@ -110,6 +110,16 @@ class TaskOracle:
         """Return names of `tasks` that are equal for the same task under other settings, [K, D]."""
         return np.asarray(tasks)
 
+    @cached_property
+    def num_observations(self) -> int | None:
+        """How many different observations there are, of which each has a number; None: unknown."""
+        space = self.single_observation_space
+        return int(space.n) if isinstance(space, Discrete) else None
+
+    def number_observations(self, observations: np.ndarray) -> np.ndarray:
+        """Return the numbers [...] of `observations`, which have any leading shape [...]."""
+        return observations
+
     def optimal_return(self, tasks, episode_length: int) -> np.ndarray | None:
         """Return the best possible expected return of an episode of each task, float [K]."""
         return None

@@ -228,23 +228,27 @@ def test_an_mlp_reads_bounded_entries_from_minus_one_to_one_and_others_as_they_a
         torch.testing.assert_close(unbounded(values), unbounded.layers(values))
 
 
-@pytest.mark.parametrize("what", ["--env.id", "--source.algorithm", "--method.name"])
+@pytest.mark.parametrize(
+    "what", ["--env.id", "--source.algorithm", "--method.name", "--model.position"]
+)
 def test_a_changed_file_of_a_users_class_is_noticed(what, tmp_path):
     own = tmp_path / "own.py"
     text = (HERE / "components.py").read_text() + (HERE / "worlds.py").read_text()
+    text += "from ad.models.positions import EnvTime\n"
     own.write_text(text)
     words = {
         "--env.id": [f"{own}:Silent", "--env.episode_length", "6", "--model.encoder", "table"],
         "--source.algorithm": [f"{own}:Uniform"],
         "--method.name": [f"{own}:TimeLeft"],
+        "--model.position": [f"{own}:EnvTime"],
     }[what]
     config = configured(tmp_path, what, *words, "--training.steps", "1")
     run = Run.open(config)
     run_all([run])
     assert len(HistoryStore(config).missing(run.split.train_tasks)) == 0
     own.write_text(text + "# changed\n")
-    kept = what == "--method.name"
-    assert len(HistoryStore(config).missing(run.split.train_tasks)) == (0 if kept else 3)
+    lost = 3 if what in ("--env.id", "--source.algorithm") else 0
+    assert len(HistoryStore(config).missing(run.split.train_tasks)) == lost
     with pytest.raises(ConfigError, match=r"another version of .*\.py.* --fresh true"):
         load_model(Run(config))
 

@@ -187,21 +187,21 @@ def test_a_state_id_is_column_row_direction_and_rank():
         assert len(set(own.tolist())) == len(own)  # states of which doors are open differ in rank
 
 
-def learn(name: str, steps: int, num_envs: int, **settings):
-    """Let a source learn three small crossings by their state_id, in episodes of 20 steps.
+def learn(name: str, steps: int, num_envs: int, observation: str = "state_id", **settings):
+    """Let a source learn three small crossings by an observation, in episodes of 20 steps.
 
     Return the source, and return / optimal return of the last episode of each actor, [3, N].
     """
     kwargs = {"minigrid_id": CROSSING, "seeds": 3, "arguments": {"size": 5}, "max_steps": 20}
     tasks = world(observation="state_id", **kwargs).all_tasks()
-    env = envs.make_vec(TABLE, tasks.repeat(num_envs, 0), 20, observation="state_id", **kwargs)
+    env = envs.make_vec(TABLE, tasks.repeat(num_envs, 0), 20, observation=observation, **kwargs)
     agents = SOURCES.load(name)
     source = agents(agents.Settings(**settings), env, tasks, num_envs, [1, 2, 3])
     data, returns = played(source, steps), np.zeros((3, num_envs))
     for k, n in np.ndindex(returns.shape):
         ends = np.flatnonzero((data["terminated"] | data["truncated"])[:, k, n])
         returns[k, n] = data["reward"][ends[-2] + 1 : ends[-1] + 1, k, n].sum()
-    return source, returns / env.unwrapped.optimal_return(tasks, 20)[:, None]
+    return source, data, returns / env.unwrapped.optimal_return(tasks, 20)[:, None]
 
 
 @pytest.mark.parametrize(
@@ -214,10 +214,22 @@ def learn(name: str, steps: int, num_envs: int, **settings):
     ],
 )
 def test_sources_find_the_best_path_through_a_crossing(name, steps, least, settings):
-    source, share = learn(name, steps, 5, **settings)
+    source, _, share = learn(name, steps, 5, **settings)
     assert share.mean() >= least - 1e-6 and share.max() == pytest.approx(1)
     if name == "posterior_sampling":
         np.testing.assert_array_equal(source.possible.reshape(3, 5, 3)[:, 0], np.eye(3))
+
+
+def test_a_table_of_pictures_is_that_of_their_numbers():
+    read, *pictures = (
+        learn("q_learning", 2000, 3, kind, initial_value=0.5)
+        for kind in ("observation_id", "index", "one_hot", "rgb")
+    )
+    assert read[2].max() > 0
+    for source, data, _ in pictures:
+        assert data["observation"].shape[3:] == source.actors.env.single_observation_space.shape
+        np.testing.assert_array_equal(data["action"], read[1]["action"])
+        assert source.values.shape == read[0].values.shape
 
 
 @pytest.mark.parametrize("observation", ["observation_id", "state_id"])

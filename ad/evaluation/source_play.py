@@ -100,7 +100,7 @@ def _algorithm(env: EnvConfig, num_envs: int, num_episodes: int) -> str | None:
     world = configured_world(env)
     for name in ALGORITHMS:
         if fits(name, env, world):
-            values = num_envs * world.single_observation_space.n * world.single_action_space.n
+            values = num_envs * world.num_observations * world.num_actions
             steps = num_episodes * env.episode_length
             return name if values <= MAX_VALUES and steps <= MAX_STEPS else None
     return None

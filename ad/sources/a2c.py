@@ -58,8 +58,8 @@ class A2C(TabularSource):
 
     def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         self.rollout_length, self.hidden = settings.rollout_length, settings.hidden
-        self.actors = Actors(env, len(tasks), num_envs, keys)
-        states = int(env.single_observation_space.n)
+        self.actors = Actors(env, len(tasks), num_envs, keys, numbered=True)
+        states = env.unwrapped.num_observations
         actions = int(env.single_action_space.n)
         self.shape = (states, self.hidden, actions)
         self.parameters = np.stack([initial_parameters(self.shape, key) for key in keys])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ad.data.schema import TransitionChunk, transition_fields
-from ad.data.spec import field_name
+from ad.data.spec import OBSERVATIONS, field_name
 from ad.errors import CorruptError
 from envs.rng import derive_key, uniform
 from envs.spaces import split_observation
@@ -41,11 +41,13 @@ def draw_one_of(allowed: np.ndarray, u: np.ndarray) -> np.ndarray:
 class Actors:
     """The K * N environments of K agents, environment (k, n) with a random stream of its own.
 
-    `action_mask`, bool [K, A], marks the actions that the task of each agent has.
+    `action_mask`, bool [K, A], marks the actions that the task of each agent has. `numbered`: the
+    agents read the numbers of observations; what is recorded are the observations.
     """
 
-    def __init__(self, env, num_tasks: int, num_envs: int, keys):
-        self.env, self.shape = env, (num_tasks, num_envs)
+    def __init__(self, env, num_tasks: int, num_envs: int, keys, numbered: bool = False):
+        self.env, self.shape, self.numbered = env, (num_tasks, num_envs), numbered
+        self.number = env.unwrapped.number_observations
         self.agent = np.arange(num_tasks)[:, None]
         mask = env.unwrapped.action_mask(env.unwrapped.tasks[::num_envs])
         shape = num_tasks, int(env.single_action_space.n)
@@ -103,9 +105,14 @@ class Actors:
         for t in range(len(chunk)):
             parts = {name: self._by_agent(values) for name, values in self.observation.items()}
             self._record(chunk, t, "observation", self.observation)
-            actions = act(parts.get("", parts), u[t])
+            actions = act(self.number(parts[""]) if self.numbered else parts.get("", parts), u[t])
             self._step(chunk, t, actions)
         self.steps += len(chunk)
+
+    def read(self, chunk: TransitionChunk) -> TransitionChunk:
+        """Return `chunk` as the agents read it, with the same statistics."""
+        numbers = {name: self.number(chunk.arrays[name]) for name in OBSERVATIONS if self.numbered}
+        return TransitionChunk(chunk.arrays | numbers, chunk.statistics)
 
     def sample(self, cumulative: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Sample actions, int [K, N], by the uniforms `u` [K, N].

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from gymnasium.spaces import Discrete
 from gymnasium.vector import VectorEnv
 
 from ad.config.schema import Experiment
@@ -111,7 +110,7 @@ class RolloutSource(Source):
             for rollout in chunk.rollouts(length):
                 self._begin_rollout(self.actors.steps / max(steps - 1, 1))
                 self.actors.fill(rollout, self.act)
-                self._learn(rollout)
+                self._learn(self.actors.read(rollout))
             chunk.statistics.update({name: [own] for name, own in self._statistics().items()})
             yield chunk
 
@@ -150,13 +149,16 @@ class RolloutSource(Source):
 
 
 class TabularSource(RolloutSource):
-    """A RolloutSource that learns a table of the observations, which are one discrete number."""
+    """A RolloutSource that learns a table of the observations, which have numbers.
+
+    `act` and `_learn` get the numbers, int, in place of the observations.
+    """
 
     @classmethod
     def check(cls, config: Experiment, world: TaskOracle) -> None:
-        """Raise SettingError unless the observations of `world` are one discrete number."""
-        if not isinstance(world.single_observation_space, Discrete):
-            raise unfit(config, "it learns a table of one discrete observation")
+        """Raise SettingError unless the observations of `world` have numbers."""
+        if world.num_observations is None:
+            raise unfit(config, "it learns a table of observations that have numbers")
 
 
 def knows_optimal_policy(world: TaskOracle) -> bool:

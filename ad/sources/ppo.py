@@ -89,9 +89,9 @@ class PPO(TabularSource):
 
     def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         self.settings, self.rollout_length = settings, settings.rollout_length
-        self.actors = Actors(env, len(tasks), num_envs, keys)
+        self.actors = Actors(env, len(tasks), num_envs, keys, numbered=True)
         self.keys = actor_keys(keys, 1, "minibatch")[:, None]
-        states, actions = int(env.single_observation_space.n), int(env.single_action_space.n)
+        states, actions = env.unwrapped.num_observations, int(env.single_action_space.n)
         self.parameters = np.zeros((len(tasks), states, actions + 1))
         logits = np.where(self.actors.action_mask, 0, IMPOSSIBLE)
         self.parameters[:, :, :-1] = logits[:, None]

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from ad.config.fields import field
 from ad.config.schema import Experiment
@@ -53,7 +52,7 @@ class Settings:
 
 
 class PSRL(TabularSource):
-    """K agents with N lives each, in worlds whose observations are one discrete number."""
+    """K agents with N lives each, in worlds whose observations have numbers."""
 
     Settings = Settings
     privileged_info = "family"
@@ -64,8 +63,8 @@ class PSRL(TabularSource):
     def check(cls, config: Experiment, world: TaskOracle) -> None:
         """Raise SettingError for other observations, and for tables that would not fit memory."""
         super().check(config, world)
-        assert isinstance(world.single_observation_space, Discrete)  # as `super().check` has said
-        states, actions = int(world.single_observation_space.n), world.num_actions
+        states, actions = world.num_observations, world.num_actions
+        assert states is not None  # as `super().check` has said
         each = states * actions * (4 * (states + 1) + 8)  # bytes: int32 counts, float64 sums
         num_bytes = config.split.num_train_tasks * config.source.num_envs * each
         if num_bytes > MAX_BYTES:
@@ -78,12 +77,12 @@ class PSRL(TabularSource):
         given = {name: value for name, value in chosen.items() if value is not None}
         self.prior, self.samples = DEFAULTS | world.prior() | given, settings.samples
         self.horizon = min(env.episode_length, world.max_episode_steps or env.episode_length)
-        self.actors = Actors(env, len(tasks), num_envs, keys)
+        self.actors = Actors(env, len(tasks), num_envs, keys, numbered=True)
         self.keys = {
             purpose: actor_keys(keys, num_envs, purpose) for purpose in ("transitions", "rewards")
         }
         self.actor = np.arange(len(tasks) * num_envs)
-        states, actions = int(env.single_observation_space.n), int(env.single_action_space.n)
+        states, actions = world.num_observations, int(env.single_action_space.n)
         pairs = len(self.actor), states, actions
         self.counts = np.zeros((*pairs, states + 1), np.int32)  # the last outcome: termination
         self.reward_sums = np.zeros(pairs)

@@ -71,14 +71,12 @@ class QLearning(TabularSource):
 
     def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         self.settings = settings
-        self.actors = Actors(env, len(tasks), num_envs, keys)
+        self.actors = Actors(env, len(tasks), num_envs, keys, numbered=True)
         self.keys = {
             purpose: actor_keys(keys, num_envs, purpose)
             for purpose in ("epsilon", "hold", "planning")
         }
-        actions, self.observations = (
-            int(space.n) for space in (env.single_action_space, env.single_observation_space)
-        )
+        actions, self.observations = int(env.single_action_space.n), env.unwrapped.num_observations
         states = self.observations * (1 + settings.remember_reward)
         self.actor = np.arange(len(tasks) * num_envs)
         actors_of_table = num_envs if settings.shared else 1

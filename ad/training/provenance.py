@@ -30,7 +30,8 @@ LABELS = {"train_tasks": "list of train tasks"}
 
 def fingerprint(config: Experiment, split: Split) -> dict:
     """Return encoder, train tasks, and hashes of world, split, model, data, method and code."""
-    parts = (config.model.encoder, *config.model.encoders.values(), config.model.memory)
+    own = config.model
+    parts = own.encoder, *own.encoders.values(), own.memory, own.tokenizer, own.position, own.reward
     return {
         "world": config_hash(config.env),
         "split": split.hash,

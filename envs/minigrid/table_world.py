@@ -158,6 +158,20 @@ class MiniGridTable(World):
         """Return whether returns are above 0."""
         return returns > 0
 
+    @cached_property
+    def num_observations(self) -> int | None:
+        """How many different observations there are; None if they have several parts."""
+        is_divided = isinstance(self.single_observation_space, Dict)
+        return super().num_observations if self.is_number or is_divided else len(self._images)
+
+    def number_observations(self, observations: np.ndarray) -> np.ndarray:
+        """Return the number of each of `observations` [...]: the rank of its bytes."""
+        return observations if self.is_number else self._ranked.searchsorted(_bytes(observations))
+
+    @cached_property
+    def _ranked(self) -> np.ndarray:
+        return np.sort(_bytes(self._images))
+
     def states(self) -> np.ndarray | None:
         """Return the number of the present state among those of its layout, int64 [N].
 
@@ -351,6 +365,12 @@ def _unseen(table: Table) -> list[np.ndarray]:
     """Return what differs between layouts whose states are observed as a state_id."""
     facts = table.next_state, table.scale, table.terminal, table.horizon, table.limit
     return [*facts, table.direction, _cells(table)]
+
+
+def _bytes(images: np.ndarray) -> np.ndarray:
+    """Return images [..., h, w, c] as bytes [...], which can be sorted."""
+    flat = np.ascontiguousarray(images).reshape(*images.shape[:-3], -1)
+    return flat.view(f"S{flat.shape[-1]}")[..., 0]
 
 
 def _are_states(table: Table) -> np.ndarray:
