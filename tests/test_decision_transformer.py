@@ -203,9 +203,16 @@ def test_a_rollout_shows_what_a_training_window_shows_at_the_same_positions(
 def test_a_rollout_across_episodes_shows_what_past_episodes_achieved_as_training_windows_do(
     tokenizer, position, context_length
 ):
-    method, model = random_model(
-        "decision_transformer", ACROSS, tokenizer=tokenizer, position=position
-    )
+    check_rollout_across_episodes(context_length, tokenizer=tokenizer, position=position)
+
+
+@pytest.mark.parametrize("memory", ["gru", "min_gru"])
+def test_a_recurrent_memory_reads_what_past_episodes_achieved(memory):
+    check_rollout_across_episodes(10, memory=memory)
+
+
+def check_rollout_across_episodes(context_length, **kwargs):
+    method, model = random_model("decision_transformer", ACROSS, **kwargs)
     logits, trajectories = play(method, model, context_length)
     for env, arrays in enumerate(trajectories):
         achieved = return_to_go(

@@ -206,10 +206,19 @@ class SlidingWindow(Context):
     def add_to_episode(self, name, change) -> None:
         """Add `change`, float32 [N], to the field `name` of all entries of the present episodes.
 
-        The keys of all later tokens change, so that the cache is filled again.
+        The keys of all later tokens change, so that the cache is filled again where `change` is
+        not 0.
         """
         self.fields[name] += change[:, None] * self._present_episode()
-        self._forget()
+        envs = change.nonzero()[:, 0]
+        window = {name: value[envs, : self.read + 1] for name, value in self.fields.items()}
+        past = self.model.new_cache(len(envs), self.capacity)
+        try:
+            if self.read:
+                self._fill(past, window)
+                self.cache.replace(envs, past)
+        except NotImplementedError:
+            self._forget()
 
     def _new_cache(self, num_envs: int):
         return self.model.new_cache(num_envs, self.capacity)
@@ -284,9 +293,13 @@ class SlidingWindow(Context):
             name: value[:: self.branches, : self.read + 1] for name, value in self.fields.items()
         }
         past = self.model.new_cache(len(shared["valid"]), self.capacity)
-        with self.model.tokenizer.caching(self.tables):
-            self.model.hidden(shared, past)
+        self._fill(past, shared)
         self.cache = self._split_cache(past)
+
+    def _fill(self, cache: Cache, window: Window) -> None:
+        """Let an empty cache read a window."""
+        with self.model.tokenizer.caching(self.tables):
+            self.model.hidden(window, cache)
 
     def _split_cache(self, past: Cache) -> Cache:
         num_tokens, num_envs = self.model.tokenizer.num_tokens, len(self.fields["valid"])

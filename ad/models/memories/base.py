@@ -10,7 +10,7 @@ after the other, in training and in rollouts. To add one: a file here and a line
 
 import copy
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import nn
@@ -56,6 +56,13 @@ class Cache:
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
+        raise NotImplementedError
+
+    def replace(self, envs: torch.Tensor, other: Self) -> None:
+        """Keep of the environments `envs`, int64 [M], what `other` does, which read as much.
+
+        A cache without it is filled again from the windows of all environments.
+        """
         raise NotImplementedError
 
     def split(self, envs: torch.Tensor, branches: int, tokens: int) -> "Cache":

@@ -1,5 +1,7 @@
 """Keys and values of the tokens that a transformer has read, with which it decodes."""
 
+from typing import Self
+
 import torch
 
 from ad.models.memories.base import Cache, Episodes
@@ -70,6 +72,11 @@ class KVCache(Cache):
             x.unflatten(1, (-1, self.streams)).index_select(1, envs).flatten(1, 2)
             for x in (self.keys, self.values)
         )
+
+    def replace(self, envs: torch.Tensor, other: Self) -> None:
+        """Keep of the environments `envs`, int64 [M], what `other` does, which read as much."""
+        for x, y in ((self.keys, other.keys), (self.values, other.values)):
+            x.unflatten(1, (-1, self.streams))[:, envs] = y.unflatten(1, (-1, self.streams))
 
     def split(self, envs: torch.Tensor, branches: int, tokens: int) -> Cache:
         """Return a cache with `branches` environments for each, which share what was read."""

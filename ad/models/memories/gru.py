@@ -4,6 +4,8 @@ What it keeps of the past is a vector for each layer, however long the window is
 in a rollout always costs the same. Where a transformer has attention, a block has a GRU.
 """
 
+from typing import Self
+
 import torch
 from torch import nn
 
@@ -30,6 +32,11 @@ class RecurrentCache(Cache):
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         self.states = [state[envs] for state in self.states]
+
+    def replace(self, envs: torch.Tensor, other: Self) -> None:
+        """Keep of the environments `envs`, int64 [M], what `other` does, which read as much."""
+        pairs = zip(self.states, other.states, strict=True)
+        self.states = [own.index_copy(0, envs, new) for own, new in pairs]
 
 
 class RecurrentEpisodeCache(Episodes, RecurrentCache):
