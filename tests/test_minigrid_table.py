@@ -10,7 +10,9 @@ import pytest
 from recorded import played
 
 import envs
+from ad.config.schema import EnvConfig
 from ad.registry import SOURCES
+from ad.sources import fits
 from envs.minigrid import table_files, tabular
 from envs.minigrid.encoding import words_of
 from envs.minigrid.table_files import VARIABLE
@@ -230,6 +232,9 @@ def test_a_table_of_pictures_is_that_of_their_numbers():
         assert data["observation"].shape[3:] == source.actors.env.single_observation_space.shape
         np.testing.assert_array_equal(data["action"], read[1]["action"])
         assert source.values.shape == read[0].values.shape
+    for direction in (True, False):  # a further part of the observation
+        kwargs = DOORS | {"observation": "index", "direction": direction}
+        assert fits("a2c", EnvConfig(TABLE, kwargs, 20), world(**kwargs)) == (not direction)
 
 
 @pytest.mark.parametrize("observation", ["observation_id", "state_id"])

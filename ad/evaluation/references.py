@@ -57,7 +57,9 @@ def evaluated_references(
         own = world.references(evaluation.tasks, config.env.episode_length, num_episodes)
         for name, reference in own.items():
             references.setdefault(name, {})[split_name] = reference
-    if learned := learned_returns(config.env, evaluations):
+    # After a number of env steps each rollout has as many episodes as its agent is fast.
+    by_steps = config.evaluation.env_steps
+    if not by_steps and (learned := learned_returns(config.env, evaluations)):
         references["tabular_learner"] = {
             split_name: _reference(world, returns) for split_name, returns in learned.items()
         }

@@ -1,8 +1,8 @@
 """Rollouts of a source algorithm that starts from nothing in each evaluated task.
 
 They are those of the method `source` (`ad.methods.source_alone`), and of the tabular learner, a
-reference of every run: UCB1 on a bandit and Q-learning in any other world with tabular states, with
-their default settings.
+reference of every run: UCB1 on a bandit and Q-learning in any other world whose observations have
+numbers, with their default settings.
 """
 
 import itertools
@@ -43,8 +43,8 @@ def source_rollouts(config: Experiment, split: Split) -> dict[str, Rollout]:
 def learned_returns(env: EnvConfig, evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
     """Return the returns of the tabular learner's episodes by split, float64 [K, S, E] each.
 
-    `evaluations` have the tasks, evaluation seeds and episodes. Returns {} in a world without
-    tabular states, and where learning would take more than MAX_STEPS or MAX_VALUES.
+    `evaluations` have the tasks, evaluation seeds and episodes. Returns {} in a world whose
+    observations have no numbers, and where learning would take more than MAX_STEPS or MAX_VALUES.
     """
     shapes = {split: evaluation.returns.shape for split, evaluation in evaluations.items()}
     played = [

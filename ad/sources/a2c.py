@@ -1,8 +1,8 @@
 """Advantage actor-critic (Mnih et al. 2016): one independent learner per task, all in one batch.
 
-Over a small discrete observation space a policy is a table between two updates, so acting is a
-table look-up in arrays, and one update of one agent is a loop compiled by numba over the
-observations that it visited. An agent has its own parameters, Adam state, gradient clip and random
+Over few observations a policy is a table between two updates, so acting is a table look-up in
+arrays, and one update of one agent is a loop compiled by numba over the observations that it
+visited. An agent has its own parameters, Adam state, gradient clip and random
 stream. Nothing is summed across agents, so its history has the same bits alone, among others and
 with any number of threads. An agent whose loss or gradient is not finite stops learning and keeps
 acting with its last policy; the other agents are not affected.
@@ -58,7 +58,7 @@ class A2C(TabularSource):
 
     def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         self.rollout_length, self.hidden = settings.rollout_length, settings.hidden
-        self.actors = Actors(env, len(tasks), num_envs, keys, numbered=True)
+        self.actors = Actors(env, len(tasks), num_envs, keys)
         states = env.unwrapped.num_observations
         actions = int(env.single_action_space.n)
         self.shape = (states, self.hidden, actions)

@@ -41,12 +41,14 @@ def draw_one_of(allowed: np.ndarray, u: np.ndarray) -> np.ndarray:
 class Actors:
     """The K * N environments of K agents, environment (k, n) with a random stream of its own.
 
-    `action_mask`, bool [K, A], marks the actions that the task of each agent has. `numbered`: the
-    agents read the numbers of observations; what is recorded are the observations.
+    `action_mask`, bool [K, A], marks the actions that the task of each agent has. If `numbered` is
+    set, the agents read the numbers of observations; what is recorded are the observations.
     """
 
-    def __init__(self, env, num_tasks: int, num_envs: int, keys, numbered: bool = False):
-        self.env, self.shape, self.numbered = env, (num_tasks, num_envs), numbered
+    numbered = False
+
+    def __init__(self, env, num_tasks: int, num_envs: int, keys):
+        self.env, self.shape = env, (num_tasks, num_envs)
         self.number = env.unwrapped.number_observations
         self.agent = np.arange(num_tasks)[:, None]
         mask = env.unwrapped.action_mask(env.unwrapped.tasks[::num_envs])

@@ -158,7 +158,13 @@ class TabularSource(RolloutSource):
     def check(cls, config: Experiment, world: TaskOracle) -> None:
         """Raise SettingError unless the observations of `world` have numbers."""
         if world.num_observations is None:
-            raise unfit(config, "it learns a table of observations that have numbers")
+            text = "one discrete number or one picture that its world numbers"
+            raise unfit(config, f"it learns a table, so an observation must be {text}")
+
+    def run(self, steps: int) -> Iterator[TransitionChunk]:
+        """Learn until each environment has taken `steps` steps; yield the transitions in chunks."""
+        self.actors.numbered = True
+        yield from super().run(steps)
 
 
 def knows_optimal_policy(world: TaskOracle) -> bool:

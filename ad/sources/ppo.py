@@ -1,7 +1,7 @@
 """Proximal policy optimization, PPO (Schulman et al. 2017): one learner per task, in one batch.
 
-Policy and values are tables over a discrete observation: logits of the actions, and a value. After
-each rollout an agent takes several epochs of Adam steps on minibatches of it, on the loss
+Policy and values are tables over the numbers of observations: logits of the actions, and a value.
+After each rollout an agent takes several epochs of Adam steps on minibatches of it, on the loss
 
     mean( -min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) - β H(π(·|s)) + c (A' - V(s))² )    (equations 7, 9)
 
@@ -89,7 +89,7 @@ class PPO(TabularSource):
 
     def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         self.settings, self.rollout_length = settings, settings.rollout_length
-        self.actors = Actors(env, len(tasks), num_envs, keys, numbered=True)
+        self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = actor_keys(keys, 1, "minibatch")[:, None]
         states, actions = env.unwrapped.num_observations, int(env.single_action_space.n)
         self.parameters = np.zeros((len(tasks), states, actions + 1))

@@ -77,7 +77,7 @@ class PSRL(TabularSource):
         given = {name: value for name, value in chosen.items() if value is not None}
         self.prior, self.samples = DEFAULTS | world.prior() | given, settings.samples
         self.horizon = min(env.episode_length, world.max_episode_steps or env.episode_length)
-        self.actors = Actors(env, len(tasks), num_envs, keys, numbered=True)
+        self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = {
             purpose: actor_keys(keys, num_envs, purpose) for purpose in ("transitions", "rewards")
         }

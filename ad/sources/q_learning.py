@@ -71,7 +71,7 @@ class QLearning(TabularSource):
 
     def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         self.settings = settings
-        self.actors = Actors(env, len(tasks), num_envs, keys, numbered=True)
+        self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = {
             purpose: actor_keys(keys, num_envs, purpose)
             for purpose in ("epsilon", "hold", "planning")
