@@ -57,9 +57,9 @@ def evaluated_references(
         own = world.references(evaluation.tasks, config.env.episode_length, num_episodes)
         for name, reference in own.items():
             references.setdefault(name, {})[split_name] = reference
-    # After a number of env steps each rollout has as many episodes as its agent is fast.
-    by_steps = config.evaluation.env_steps
-    if not by_steps and (learned := learned_returns(config.env, evaluations)):
+    # With a limit of env steps the number of episodes depends on the agent that was evaluated.
+    learned = {} if config.evaluation.env_steps else learned_returns(config.env, evaluations)
+    if learned:
         references["tabular_learner"] = {
             split_name: _reference(world, returns) for split_name, returns in learned.items()
         }

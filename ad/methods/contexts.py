@@ -210,13 +210,12 @@ class SlidingWindow(Context):
         not 0.
         """
         self.fields[name] += change[:, None] * self._present_episode()
+        if not self.read:
+            return
         envs = change.nonzero()[:, 0]
-        window = {name: value[envs, : self.read + 1] for name, value in self.fields.items()}
-        past = self.model.new_cache(len(envs), self.capacity)
+        past = self._filled({n: value[envs, : self.read + 1] for n, value in self.fields.items()})
         try:
-            if self.read:
-                self._fill(past, window)
-                self.cache.replace(envs, past)
+            self.cache.replace(envs, past)
         except NotImplementedError:
             self._forget()
 
@@ -292,14 +291,14 @@ class SlidingWindow(Context):
         shared = {
             name: value[:: self.branches, : self.read + 1] for name, value in self.fields.items()
         }
-        past = self.model.new_cache(len(shared["valid"]), self.capacity)
-        self._fill(past, shared)
-        self.cache = self._split_cache(past)
+        self.cache = self._split_cache(self._filled(shared))
 
-    def _fill(self, cache: Cache, window: Window) -> None:
-        """Let an empty cache read a window."""
+    def _filled(self, window: Window) -> Cache:
+        """Return a cache that has read a window [B, T + 1]."""
+        cache = self.model.new_cache(len(window["valid"]), self.capacity)
         with self.model.tokenizer.caching(self.tables):
             self.model.hidden(window, cache)
+        return cache
 
     def _split_cache(self, past: Cache) -> Cache:
         num_tokens, num_envs = self.model.tokenizer.num_tokens, len(self.fields["valid"])

@@ -2,10 +2,10 @@
 
 Over few observations a policy is a table between two updates, so acting is a table look-up in
 arrays, and one update of one agent is a loop compiled by numba over the observations that it
-visited. An agent has its own parameters, Adam state, gradient clip and random
-stream. Nothing is summed across agents, so its history has the same bits alone, among others and
-with any number of threads. An agent whose loss or gradient is not finite stops learning and keeps
-acting with its last policy; the other agents are not affected.
+visited. An agent has its own parameters, Adam state, gradient clip and random stream. Nothing is
+summed across agents, so its history has the same bits alone, among others and with any number of
+threads. An agent whose loss or gradient is not finite stops learning and keeps acting with its last
+policy; the other agents are not affected.
 """
 
 from dataclasses import dataclass

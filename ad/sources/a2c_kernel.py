@@ -1,7 +1,7 @@
 """One A2C update of each agent, compiled: loss, gradient, clip, Adam and the new policy table.
 
 The network is embedding -> layer normalization -> tanh -> linear (A logits and a value), over S
-numbers of observations. The P parameters of an agent are one flat float32 row: embedding [S, H],
+numbered observations. The P parameters of an agent are one flat float32 row: embedding [S, H],
 scale [H], shift [H], weight [A+1, H], bias [A+1]. The loss of M = T N samples is
 
     mean( -log π(a|s) (G - V(s)) - β H(π(·|s)) + c (G - V(s))² )    (Mnih et al. 2016, section 4)

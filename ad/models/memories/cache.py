@@ -140,6 +140,10 @@ class BranchCache(KVCache):
         """Raise NotImplementedError: the branches of an environment stay together."""
         raise NotImplementedError
 
+    def replace(self, envs: torch.Tensor, other: Cache) -> None:
+        """Raise NotImplementedError: the branches of an environment share their past."""
+        raise NotImplementedError
+
     def together(self, x: torch.Tensor) -> torch.Tensor:
         """Return [N * B, H, L, D] as [N, H, B * L, D]."""
         return x.unflatten(0, (-1, self.branches)).transpose(1, 2).flatten(2, 3)
