@@ -1,7 +1,7 @@
 """The verb check: what works is fine, and each broken component is named with what it breaks."""
 
 import pytest
-from processes import ROOT
+from test_config import CONFIGS
 from test_contracts import ARMS, CASES, HERE, configured
 
 from ad.check import _small, check
@@ -52,7 +52,7 @@ def test_what_breaks_its_contract_is_named(sentence, tmp_path):
         check(configured(tmp_path, *words, *(RING if words[0] == "--env.id" else [])))
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS)
 def test_every_experiment_of_the_repository_has_a_small_one(path, tmp_path):
     config = load_file(path)
     small = _small(config, tmp_path)

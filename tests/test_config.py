@@ -20,7 +20,11 @@ from ad.config.schema import Experiment, config_hash, diff, diff_text, dump
 from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
 
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+TABLES = {"simple_crossing": [pytest.mark.slow]}  # it takes half a minute to make them
+CONFIGS = [
+    pytest.param(path, marks=TABLES.get(path.stem, []), id=path.stem)
+    for path in sorted((ROOT / "configs").glob("*.yaml"))
+]
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 
 
@@ -41,12 +45,12 @@ def message_about(text: str | bytes, folder: Path) -> str:
     return message("--config_path", str(file)).replace(f"{file}", "file.yaml")
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS)
 def test_every_experiment_loads_and_is_named_after_its_file(path):
     assert config("--config_path", str(path)).name == path.stem
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS)
 def test_every_experiment_comes_back_equal_from_its_dump(path, tmp_path):
     experiment = config("--config_path", str(path))
     (tmp_path / "config.yaml").write_text(dump(experiment))
@@ -62,7 +66,7 @@ def test_a_name_that_looks_like_a_number_or_a_boolean_comes_back_from_the_dump(t
 
 def test_quickstart_states_the_defaults():
     """But for the second temperature, which is refused where rewards are not 0 and 1."""
-    quickstart = config("--config_path", str(CONFIGS[0].with_name("quickstart.yaml")))
+    quickstart = config("--config_path", str(ROOT / "configs/quickstart.yaml"))
     assert diff(config(), quickstart) == {"evaluation.temperature_known": 0.4}
 
 

@@ -28,6 +28,7 @@ FAMILIES = {
     "BabyAI-OpenDoorsOrderN2-v0": {},  # the order of two instructions, and time limits that differ
 }
 STRANGER = """
+    import numpy as np
     from minigrid.core.world_object import Ball
     from minigrid.envs.empty import EmptyEnv
 
@@ -38,6 +39,7 @@ STRANGER = """
             self.ball = Ball("red")
             self.place_obj(self.ball)
             self.count, self.visited = {"toggled": 0}, set()
+            self.rng = getattr(self, "rng", np.random.default_rng(0))
 
         def step(self, action):
             in_front = self.grid.get(*self.front_pos)
@@ -274,7 +276,10 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
         ("reward = 1", r"a step pays 1 as the first and 1 as the last one"),
         ("self.ball.color = 'green' if self.step_count > 9 else 'red'", "depends on its time"),
         ("truncated = True", "truncated at another step"),
-        ("self.np_random.random()", "draws random numbers"),
+        ("self.np_random.random()", "on chance"),
+        ("reward *= self.rng.random() > 0.001", "on chance"),
+        ("self.action_space.sample()", "on chance"),
+        ("self.has_paid = True", "another reset with the same seed leads to another state"),
         ("self.clock = (n for n in ())", "cannot pickle"),
         ("1 / 0", "division by zero"),
     ],
@@ -293,7 +298,7 @@ def test_a_killed_process_is_one_sentence(stranger):
 def test_what_is_no_table_in_the_package_is_refused(monkeypatch):
     monkeypatch.setattr(tabular, "MAX_STATES", 100)
     refused = {
-        "MiniGrid-Dynamic-Obstacles-5x5-v0": "draws random numbers",
+        "MiniGrid-Dynamic-Obstacles-5x5-v0": "on chance",
         "MiniGrid-Empty-8x8-v0": "more than 100 states",
         "MiniGrid-DorKey-6x6-v0": "did you mean MiniGrid-DoorKey-6x6-v0",
         "DarkRoom-v0": "is no environment of MiniGrid",
@@ -304,6 +309,7 @@ def test_what_is_no_table_in_the_package_is_refused(monkeypatch):
             world(env_id)
     with pytest.raises(ValueError, match="has 1 different layouts among the first 8 seeds"):
         world(seeds=2)
+    assert world(arguments={"agent_start_pos": [2, 2]}).shortest_episode([[0]]).tolist() == [3]
     for arguments, env_id in (({"members": [EMPTY]}, "MiniGrid-Mixture-v0"), ({"sise": 6}, EMPTY)):
         with pytest.raises(ValueError, match=r"Mixture is not one MiniGridEnv|cannot be made"):
             world(env_id, arguments=arguments)

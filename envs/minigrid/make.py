@@ -22,10 +22,13 @@ OWN_IDS = {  # registered here, beside the package's
 def require(env_id: str) -> None:
     """Register the ids of MiniGrid, of BabyAI and of this suite with Gymnasium.
 
-    Raises ValueError if the package is not installed or the id is none of them.
+    Raises ValueError if the package is not installed or the id is none of them; what the module of
+    an id "module:name" raises passes through.
     """
     register(env_id)
-    name = env_id.rpartition(":")[2]
+    module, _, name = env_id.rpartition(":")
+    if module:  # it registers the id
+        importlib.import_module(module)
     if name not in gymnasium.registry:
         known = [known for known in gymnasium.registry if known.startswith(PREFIXES)]
         raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
@@ -74,8 +77,14 @@ def make(
     return observed
 
 
+def tuples(arguments: dict) -> dict:
+    """Return arguments of an id, whose lists are tuples in Python and have no form in a file."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+
+
 def make_plain(env_id: str, view: int, **kwargs) -> gymnasium.Env:
     """Make the environment that the package registers as `env_id`, or as `id`, if that is given."""
     env_id = kwargs.pop("id", env_id)
     require(env_id)
+    kwargs = tuples(kwargs)
     return gymnasium.make(env_id, disable_env_checker=True, agent_view_size=view, **kwargs)

@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from envs import find
-from envs.minigrid.make import register
+from envs.minigrid.make import register, tuples
 from envs.minigrid.missions import Missions
 from envs.minigrid.observation import Observation, Settings, current
 from envs.minigrid.tabular import Table, enumerate_states
@@ -43,7 +43,7 @@ def make_layouts(minigrid_id: str, arguments: dict, settings: Settings) -> Obser
     if isinstance(found, type):
         raise ValueError(f"{minigrid_id} is no environment of MiniGrid")
     try:
-        env = gymnasium.make(found, disable_env_checker=True, **arguments)
+        env = gymnasium.make(found, disable_env_checker=True, **tuples(arguments))
     except Exception as error:  # another package may raise anything about its arguments
         raise ValueError(f"{minigrid_id} cannot be made: {error}") from error
     current(env).agent_view_size = settings.view
@@ -121,16 +121,16 @@ def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(os.environ.get(VARIABLE) or home / "algorithm_distillation/minigrid")
     try:
-        classes = [Table, *type(env.unwrapped).__mro__[:-1]]
+        classes = [Table, Observation, *type(env.unwrapped).__mro__[:-1]]
         files = [Path(file) for file in dict.fromkeys(map(inspect.getfile, classes))]
         sources = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
         has_changed = max(file.stat().st_mtime for file in files) > STARTED
     except (OSError, TypeError):
         has_changed = True
-    spec, settings = env.unwrapped.spec, asdict(env.settings)
+    spec, settings, kind = env.spec, asdict(env.settings), type(env.unwrapped).__qualname__
     if has_changed or spec is None:
         return dict.fromkeys(seeds)
-    made_by = [minigrid.__version__, sources, spec.id, spec.kwargs, spec.max_episode_steps]
+    made_by = [minigrid.__version__, sources, kind, spec.id, spec.kwargs, spec.max_episode_steps]
     texts = {s: json.dumps([*made_by, settings, s], default=str, sort_keys=True) for s in seeds}
     names = {seed: hashlib.sha256(text.encode()).hexdigest() for seed, text in texts.items()}
     return {seed: folder / f"{name}.npz" for seed, name in names.items()}

@@ -71,8 +71,10 @@ class MiniGridTable(World):
     picture has one number in all tasks of a world, and another in a world with other layouts.
     state_id is the number of the state, which shows nothing of the layout: column, row, direction,
     and rank among the layout's states with these, in the order in which they were found.
-    max_steps, arguments: the time limit, by default the id's own, and other arguments of the id.
-    workers: the processes that make tables which are not on the disk yet.
+    max_steps, arguments: the time limit, by default the id's own, and other arguments of the id, in
+    which a list becomes a tuple.
+    workers: the processes that make tables which are not on the disk yet; more than one import the
+    id's module anew, so that it must be registered by "module:id" or have a place.
     Raises ValueError for a bad setting or task, and for a layout that is no table.
     """
 
@@ -108,9 +110,15 @@ class MiniGridTable(World):
             raise ValueError("minigrid_id must be a name, and arguments a dict of those of the id")
         limit = {} if max_steps is None else {"max_steps": max_steps}
         self._made = minigrid_id, {**(arguments or {}), **limit}
+        if "agent_view_size" in self._made[1]:
+            raise ValueError("the size of the view is the setting view, and no argument of the id")
+        try:
+            written = json.dumps(self._made[1])
+        except TypeError as error:
+            raise ValueError(f"arguments cannot be written as JSON: {error}") from error
         self.seeds, self._table = load_family(
             minigrid_id,
-            json.dumps(self._made[1]),
+            written,
             stored,
             _check_seeds(seeds),
             workers,

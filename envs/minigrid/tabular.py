@@ -5,7 +5,8 @@ Two states are one if nothing tells them apart: all attributes of the environmen
 holds, which of them are the same object (KeyCorridor compares objects, not colors), the last
 observation, and whether the episode has ended; but not the number of steps. Each step is taken as
 the first and as the last of an episode: both must agree, except for a reward c (1 - 0.9 t / T) at
-time t of at most T = `max_steps`. State of modules and classes is out of sight.
+time t of at most T = `max_steps`. A second reset must lead to the first state. State of modules and
+classes is out of sight.
 """
 
 import io
@@ -25,7 +26,8 @@ from envs.minigrid.observation import Observation
 from envs.spaces import check_action_space
 
 MAX_STATES = 10_000
-# A step does not change these, so snapshots share them. A random generator is compared.
+# A step does not change these, so snapshots share them, but for random generators: their state is
+# compared and never set back, so that a step that draws a number is another one the second time.
 SHARED = (gymnasium.Space, np.random.Generator, EnvSpec, type, types.ModuleType)
 SHARED += (types.FunctionType, types.BuiltinFunctionType)
 PLAIN = {str, int, float, bool, bytes, types.NoneType}
@@ -91,11 +93,13 @@ def enumerate_states(env: Observation, seed: int) -> Table:
                 observe()
                 waiting.append(None if layout.ended else layout.save())
             last = layout.step(snapshot, action, layout.horizon)
-            scale[state][action] = layout.scale(first, last)
             if layout.key != key:
                 raise ValueError("what a step does depends on its time, or on chance")
+            scale[state][action] = layout.scale(first, last)
         if len(numbers) > MAX_STATES:
             raise ValueError(f"it has more than {MAX_STATES:,} states")
+    if layout.reset(seed) != next(iter(numbers)):
+        raise ValueError("another reset with the same seed leads to another state")
     observed = map(np.array, zip(*parts, strict=True))
     images = np.stack([image for _, image in pictures.values()])
     rest = images, list(missions), layout.horizon, layout.limit
@@ -116,17 +120,21 @@ class _Layout:
         if not isinstance(root, MiniGridEnv):
             raise ValueError(f"{type(root).__name__} is not one MiniGridEnv")
         self.root, self.num_actions = root, int(check_action_space(env.action_space).n)
-        most_steps = None if root.spec is None else root.spec.max_episode_steps
+        most_steps = None if env.spec is None else env.spec.max_episode_steps
         while layer is not self.root:
             if not isinstance(layer, Observation | OrderEnforcing | TimeLimit):
                 raise ValueError(f"it is made with the wrapper {type(layer).__name__}")
             layer = layer.env
-        self.observation, _ = self.root.reset(seed=seed)
         self._shared: dict[int, object] = {id(self.root): self.root}
-        self._generator = str(self.root.np_random.bit_generator.state)
+        self.reset(seed)
         self.horizon = int(self.root.max_steps)
         self.limit = min(self.horizon, most_steps or self.horizon)
+
+    def reset(self, seed: int) -> tuple:
+        """Return the key of the first state."""
+        self.observation, _ = self.root.reset(seed=seed)
         self._set_key(ended=False)
+        return self.key
 
     def save(self) -> bytes:
         """Return a snapshot of the present state."""
@@ -143,10 +151,8 @@ class _Layout:
         self.root.__dict__ = unpickler.load()
         self.root.step_count = time - 1
         self.observation, reward, ended, truncated, _ = self.root.step(action)
-        if truncated != (time >= self.horizon) and not ended:
+        if truncated != (time >= self.horizon):
             raise ValueError("an episode is truncated at another step than max_steps")
-        if str(self.root.np_random.bit_generator.state) != self._generator:
-            raise ValueError("a step draws random numbers")
         self._set_key(bool(ended))
         return float(reward)
 
@@ -183,7 +189,9 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
         elif isinstance(value, np.generic | np.ndarray):
             key.append(value.item())
         elif isinstance(value, SHARED):
-            key.append(id(value))
+            generator = getattr(value, "_np_random", value)  # of a space
+            drawn = isinstance(generator, np.random.Generator)
+            key.append(str(generator.bit_generator.state) if drawn else id(value))
         elif id(value) in known:
             key.append((known[id(value)][0], "the object of this number"))
         else:
