@@ -201,6 +201,7 @@ def test_a_model_plays_as_before_when_other_environments_are_over(spec, tokenize
         env = make_vec("DarkRoom-v0", near[[index]], 4, size=3)
         policy = method.policy(model, 1, 6, method.PolicySettings())
         alone = rollout(policy, env, SEEDS[index : index + 1], 9, sampled())
+        assert alone.trajectory["action"].shape == (0, 1)  # memory does not grow with the steps
         np.testing.assert_array_equal(alone.lengths[0], together.lengths[index])
         np.testing.assert_array_equal(alone.reward_in_context[0], together.reward_in_context[index])
 

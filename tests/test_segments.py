@@ -14,6 +14,7 @@ from ad.interpret.app.requests import App
 from ad.interpret.inspect import inspect_run
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
+from ad.models.memories.min_gru import LinearRecurrence
 from ad.models.sequence_model import SequenceModel
 from ad.registry import MEMORIES
 from ad.runtime.run import Run
@@ -202,3 +203,13 @@ def test_a_trained_state_has_the_analyses_without_attention_and_no_app(carrying,
     assert made == {"lens", "context_scan", "probes"}
     with pytest.raises(ConfigError, match="the app looks at windows"):
         App(run)
+
+
+def test_a_slow_unit_of_min_gru_averages_alike_in_bfloat16():
+    layer, tokens = LinearRecurrence(8), torch.ones(1, 400, 8)
+    torch.nn.init.constant_(layer.gate.bias, -7.0)
+    for weights in (layer.gate.weight, layer.out.bias):
+        torch.nn.init.zeros_(weights)
+    last = layer(tokens)[:, -1].norm().item()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(tokens)[:, -1].norm().item() == pytest.approx(last, rel=0.05)

@@ -133,11 +133,12 @@ def rollout(
     parts = tensors.split(observation)
     episodes = env_steps or episodes  # an episode has a step at least
     statistics, recorded = EpisodeStatistics(env.num_envs, episodes), np.array(record, np.int64)
-    steps, envs, action = [], np.arange(env.num_envs), np.zeros(env.num_envs, np.int64)
+    envs, action = np.arange(env.num_envs), np.zeros(env.num_envs, np.int64)
+    steps, count = [], 0
     total = env_steps or env.num_envs * episodes
     unit, silent = " steps" if env_steps else " episodes", True if label is None else None
     with torch.inference_mode(), tqdm(total=total, desc=label, unit=unit, disable=silent) as bar:
-        while len(steps) != env_steps and (active := statistics.active).any():
+        while count != env_steps and (active := statistics.active).any():
             if (playing := active[envs]).mean() < COMPACT_BELOW:
                 policy.select(tensors.array(np.flatnonzero(playing)))
                 envs = envs[playing]
@@ -148,7 +149,7 @@ def rollout(
                 seen = np.zeros(len(envs), bool) if seen is None else seen.cpu().numpy()
                 statistics.begin(envs[begins], seen[begins])
             allowed = allowed_logits(logits, None if mask is None else mask[envs])
-            action[envs] = select_action(allowed, uniform(keys[envs], len(steps)))
+            action[envs] = select_action(allowed, uniform(keys[envs], count))
             observation, reward, terminated, truncated, info = env.step(action)
             next_parts = tensors.split(observation)
             final = tensors.split(info["final_obs"]) if "final_obs" in info else next_parts
@@ -164,9 +165,10 @@ def rollout(
                 **{field_name("next_observation", name): values for name, values in final.items()},
                 **{"episode": episode, "time": time},
             }
-            steps.append({name: values[recorded] for name, values in fields.items()})
-            parts = next_parts
-            bar.update((len(steps) if env_steps else int(statistics.episode.sum())) - bar.n)
+            if len(recorded) or not steps:  # the first of no environment has the names and shapes
+                steps.append({name: values[recorded] for name, values in fields.items()})
+            parts, count = next_parts, count + 1
+            bar.update((count if env_steps else int(statistics.episode.sum())) - bar.n)
     statistics.drop_unfinished()
     trajectory = _trajectory(steps, env.unwrapped)
     trajectory["episode"][trajectory["episode"] >= statistics.episode[recorded, None]] = -1

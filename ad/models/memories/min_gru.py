@@ -31,7 +31,10 @@ class LinearRecurrence(nn.Module):
         self, x: torch.Tensor, cache: RecurrentCache | None = None, layer: int = 0
     ) -> torch.Tensor:
         """Return the gated states after each of the tokens `x`, [B, L, C] -> [B, L, C]."""
-        gate = self.gate(x).sigmoid()
+        gate = self.gate(x)
+        if gate.dtype == torch.bfloat16:  # in which 1 - gate of a slow unit rounds to 1
+            gate = gate.float()
+        gate = gate.sigmoid()
         kept, added = 1 - gate, gate * self.candidate(x)
         if cache is not None:
             if isinstance(cache, Episodes):
