@@ -119,8 +119,8 @@ def test_cells_are_compared_by_the_deviation_of_the_two(tmp_path):
     assert (by.low, by.high) == pytest.approx((-0.9267, -0.4733), abs=1e-3)
     cells = {row[0]: row[1:] for row in tables.aggregates_table(results).rows}
     # The interval of three runs whose deviation is 0.1: 4.302653 * 0.1 / sqrt(3) = 0.248
-    assert cells["distillation"][2:] == ["0.900 [0.652, 1.000]", "–"]  # of one group no quartiles
-    assert cells["clone"][2].startswith("0.200 [") and cells["clone"][3].startswith("0.000")
+    assert cells["distillation"][3:] == ["0.900 [0.652, 1.000]", "–"]  # of one group no quartiles
+    assert cells["clone"][3].startswith("0.200 [") and cells["clone"][4].startswith("0.000")
     assert np.all(np.diff(tables.profile_chart(results).values[1]) <= 0)
     some = tables.complete_scores(results_of(sweep, scores | {"clone": [0.1, 0.2]}))
     assert set(some) == {"distillation"}

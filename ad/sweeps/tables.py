@@ -45,7 +45,6 @@ BELOW_LEARNER = " †"  # behind an NAUC that is below that of the tabular learn
 NOT_VERIFIED = "not verified"  # what the maker of an entry knew
 FIFTHS = tuple(f"success_fifth_{k}" for k in range(1, 6))
 VERDICTS = (BETTER, WORSE, NOT_SIGNIFICANT)
-AGGREGATES = {"interquartile mean": interquartile_mean, "mean": np.mean}
 THRESHOLDS = np.linspace(0, 1, 51)
 
 
@@ -211,13 +210,18 @@ def short_table(results: SweepResults) -> Table:
     for row in sweep.rows:
         cells = [cell for cell in sweep.cells if cell.row == row]
         if any((cell.group, row) in results.made for cell in cells):
-            kinds = dict.fromkeys(knows(cell) for cell in cells if cell.runs)
-            rows.append([row, ", ".join(kinds), *map(text, cells)])
+            rows.append([row, _known_to(sweep, row), *map(text, cells)])
     for row in dict.fromkeys(row for _, row in results.entries):
         own = (results.outside.known((group, row), sweep.config.score) for group in sweep.groups)
         texts = [f"{100 * np.mean(values):.1f} ({len(values)})" if values else "" for values in own]
         rows.append([row, NOT_VERIFIED, *(text or UNKNOWN for text in texts)])
     return Table([sweep.config.heading, "knows", *sweep.groups], rows)
+
+
+def _known_to(sweep, row: str) -> str:
+    """Return what a row knows, of all its groups."""
+    own = (knows(cell) for cell in sweep.cells if cell.row == row and cell.runs)
+    return ", ".join(dict.fromkeys(own))
 
 
 def complete_scores(results: SweepResults) -> dict[str, np.ndarray]:
@@ -257,20 +261,27 @@ def _whole_cells(results: SweepResults) -> dict[tuple[str, str], list[float]]:
 def aggregates_table(results: SweepResults) -> Table:
     """Return the aggregates over groups of each row of `complete_scores` (Agarwal et al. 2021).
 
-    Of fewer than four groups, nothing is outside the middle half: no interquartile mean.
+    Of fewer than four groups, nothing is outside the middle half: no interquartile mean. The mean
+    has the wider one of two intervals: over runs, and by the deviation of runs within groups, as
+    the means of a few runs may agree by chance.
     """
     scores, baseline = complete_scores(results), results.sweep.config.baseline
-    shown = AGGREGATES if len(complete_groups(results)) > 3 else {"mean": np.mean}
+    shown = ["interquartile mean", "mean"] if len(complete_groups(results)) > 3 else ["mean"]
     rows = []
     for row, own in scores.items():
-        values = [[statistic(run[None]) for run in own] for statistic in shown.values()]
-        texts = [estimate(each, high=1).text(".3f") for each in values]
+        within = own - own.mean(0) + own.mean()  # without the differences between groups
+        runs = np.repeat(np.arange(len(own)), own.shape[1]).tolist()
+        means = estimate(within.ravel(), runs, high=1)
+        middle = [interquartile_mean(run[None]) for run in own]
+        estimates = (estimate(middle, high=1), means)
+        texts = [one.text(".3f") for one in estimates][-len(shown) :]
         pairs = zip(own, scores[baseline], strict=False)
         beats = [probability_of_improvement(run[None], other[None]) for run, other in pairs]
         # No interval: it is a share of few pairs.
         texts.append(UNKNOWN if row == baseline else number(float(np.mean(beats)), ".3f"))
-        rows.append([row, str(own.shape[1]), str(len(own)), *texts])
-    headings = ["groups", "runs", *shown, f"probability to beat {baseline}"]
+        known = _known_to(results.sweep, row)
+        rows.append([row, known, str(own.shape[1]), str(len(own)), *texts])
+    headings = ["knows", "groups", "runs", *shown, f"probability to beat {baseline}"]
     return Table([results.sweep.config.heading, *headings], rows)
 
 
