@@ -279,7 +279,7 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
         ("self.np_random.random()", "on chance"),
         ("reward *= self.rng.random() > 0.001", "on chance"),
         ("self.action_space.sample()", "on chance"),
-        ("self.has_paid = True", "another reset with the same seed leads to another state"),
+        ("self.has_paid = ended = True", "another reset with the same seed leads to another state"),
         ("self.clock = (n for n in ())", "cannot pickle"),
         ("1 / 0", "division by zero"),
     ],
@@ -310,6 +310,10 @@ def test_what_is_no_table_in_the_package_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="has 1 different layouts among the first 8 seeds"):
         world(seeds=2)
     assert world(arguments={"agent_start_pos": [2, 2]}).shortest_episode([[0]]).tolist() == [3]
+    assert world(arguments={"max_episode_steps": 5}).max_episode_steps == 5
+    for arguments, sentence in (({"agent_view_size": 3}, "setting view"), ({"size": {1}}, "JSON")):
+        with pytest.raises(ValueError, match=sentence):
+            world(arguments=arguments)
     for arguments, env_id in (({"members": [EMPTY]}, "MiniGrid-Mixture-v0"), ({"sise": 6}, EMPTY)):
         with pytest.raises(ValueError, match=r"Mixture is not one MiniGridEnv|cannot be made"):
             world(env_id, arguments=arguments)

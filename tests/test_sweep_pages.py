@@ -127,6 +127,17 @@ def test_cells_are_compared_by_the_deviation_of_the_two(tmp_path):
     assert tables.complete_scores(results_of(sweep, {"distillation": [0.8], "clone": [0.4]})) == {}
 
 
+def test_a_mean_over_groups_has_the_interval_of_runs_within_groups_if_its_own_is_narrower(tmp_path):
+    core = {"groups": ["room", "hall"], "rows": ["distillation"], "seeds": [0, 1, 2]}
+    sweep = write_sweep(tmp_path, {**LEADERS, "boards": {"core": core}})
+    results = results_of(sweep, {"distillation": [0.2, 0.5, 0.8]})
+    for record, score in zip(results.made["hall", "distillation"], [0.8, 0.5, 0.2], strict=True):
+        record.values[""]["scores"][sweep.config.score] = score
+    (row,) = tables.aggregates_table(results).rows
+    # All runs have a mean of 0.5; t(0.975, 4) * 0.3 / sqrt(6) = 2.776445 * 0.3 / 2.449490
+    assert row[1:5] == ["nothing", "2", "3", "0.500 [0.160, 0.840]"]
+
+
 def test_paired_runs_are_compared_split_by_split_where_the_plan_says_so(tmp_path):
     rows = {
         "learner": {"settings": {"method.name": "source", "source.algorithm": "q_learning"}},

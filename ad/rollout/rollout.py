@@ -32,8 +32,9 @@ class Rollout:
     `successes`, float64: 1, 0 or NaN where the world does not define success. An environment that
     completed fewer episodes than others has NaN in the place of their returns, and lengths of 0.
     `reward_in_context`, bool [N, E]: whether the context held a reward above 0 when an episode
-    began. `trajectory`: fields [R, T] of the environments `recorded`, int [R]; its episode is -1
-    after an environment's last one. `tasks`: those of the episodes, int [N, E, D], if they change.
+    began. `trajectory`: fields [R, T] of the environments `recorded`, int [R], with T = 1 if there
+    are none; its episode is -1 after an environment's last one. `tasks`: those of the episodes, int
+    [N, E, D], if they change.
     """
 
     returns: np.ndarray
@@ -165,7 +166,7 @@ def rollout(
                 **{field_name("next_observation", name): values for name, values in final.items()},
                 **{"episode": episode, "time": time},
             }
-            if len(recorded) or not steps:  # the first of no environment has the names and shapes
+            if len(recorded) or not steps:  # one empty step keeps names, shapes and dtypes
                 steps.append({name: values[recorded] for name, values in fields.items()})
             parts, count = next_parts, count + 1
             bar.update((count if env_steps else int(statistics.episode.sum())) - bar.n)

@@ -177,11 +177,12 @@ def _summary(results: SweepResults) -> Iterator[Block]:
         yield Text(
             f"Aggregates of {SCORES[sweep.config.score].heading} over the groups in which "
             f"{sweep.config.baseline} has all its planned runs (Agarwal et al. 2021): means over "
-            "runs, with intervals by Student's t over the values of single runs, which for the "
-            "mean are no narrower than by the deviation of runs within groups. The interquartile "
-            "mean of a run leaves out a quarter of the groups at each end. A row that lacks a "
-            "planned run in one of them is left out, and one with fewer planned runs has those of "
-            "the first seeds, which the last column pairs by their seeds. The groups are "
+            "runs, with intervals by Student's t over the values of single runs; that of the mean "
+            "is the wider of this and the interval from the standard deviation pooled within "
+            "groups. The interquartile mean of a run leaves out a quarter of the groups at each "
+            "end. A row that lacks a planned run in one of them is left out, and one with fewer "
+            "planned runs has those of the first seeds, which the last column pairs by their "
+            "seeds. The groups are "
             f"{'; '.join(tables.complete_groups(results))}."
         )
         yield tables.aggregates_table(results)

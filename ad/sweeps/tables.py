@@ -22,6 +22,7 @@ from ad.evaluation.scores import (
     Comparison,
     estimate,
     number,
+    pool,
 )
 from ad.methods import build_method
 from ad.reporting.page import Chart, Choice, Table
@@ -269,9 +270,11 @@ def aggregates_table(results: SweepResults) -> Table:
     shown = ["interquartile mean", "mean"] if len(complete_groups(results)) > 3 else ["mean"]
     rows = []
     for row, own in scores.items():
-        within = own - own.mean(0) + own.mean()  # without the differences between groups
-        runs = np.repeat(np.arange(len(own)), own.shape[1]).tolist()
-        means = estimate(within.ravel(), runs, high=1)
+        over, within = pool([own.mean(1)]), pool(own.T)
+        assert over and within  # a row has several runs
+        spread = (over, len(own)), (within, own.size)
+        deviation, count = max(spread, key=lambda each: each[0].half_width(each[1]))
+        means = deviation.estimate(float(own.mean()), count, high=1)
         middle = [interquartile_mean(run[None]) for run in own]
         estimates = (estimate(middle, high=1), means)
         texts = [one.text(".3f") for one in estimates][-len(shown) :]

@@ -22,13 +22,16 @@ OWN_IDS = {  # registered here, beside the package's
 def require(env_id: str) -> None:
     """Register the ids of MiniGrid, of BabyAI and of this suite with Gymnasium.
 
-    Raises ValueError if the package is not installed or the id is none of them; what the module of
-    an id "module:name" raises passes through.
+    Raises ValueError if the package is not installed, the module of an id "module:name" cannot be
+    imported, or the id is none of them.
     """
     register(env_id)
     module, _, name = env_id.rpartition(":")
     if module:  # it registers the id
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"the module of {env_id!r} cannot be imported: {error}") from error
     if name not in gymnasium.registry:
         known = [known for known in gymnasium.registry if known.startswith(PREFIXES)]
         raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
@@ -78,7 +81,7 @@ def make(
 
 
 def tuples(arguments: dict) -> dict:
-    """Return arguments of an id, whose lists are tuples in Python and have no form in a file."""
+    """Return the arguments with lists as tuples, which YAML and JSON cannot express."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
 
 

@@ -5,8 +5,8 @@ Two states are one if nothing tells them apart: all attributes of the environmen
 holds, which of them are the same object (KeyCorridor compares objects, not colors), the last
 observation, and whether the episode has ended; but not the number of steps. Each step is taken as
 the first and as the last of an episode: both must agree, except for a reward c (1 - 0.9 t / T) at
-time t of at most T = `max_steps`. A second reset must lead to the first state. State of modules and
-classes is out of sight.
+time t of at most T = `max_steps`. A reset must lead from every state to the first one. State of
+modules and classes is out of sight.
 """
 
 import io
@@ -26,8 +26,9 @@ from envs.minigrid.observation import Observation
 from envs.spaces import check_action_space
 
 MAX_STATES = 10_000
-# A step does not change these, so snapshots share them, but for random generators: their state is
-# compared and never set back, so that a step that draws a number is another one the second time.
+# Steps do not change these, so snapshots share them. Random generators are shared too, but their
+# state is part of the key and is not restored: a step that draws leads to another state the second
+# time.
 SHARED = (gymnasium.Space, np.random.Generator, EnvSpec, type, types.ModuleType)
 SHARED += (types.FunctionType, types.BuiltinFunctionType)
 PLAIN = {str, int, float, bool, bytes, types.NoneType}
@@ -89,17 +90,17 @@ def enumerate_states(env: Observation, seed: int) -> Table:
             first = layout.step(snapshot, action, 1)
             key = layout.key
             next_state[state][action] = numbers.setdefault(key, len(numbers))
-            if len(numbers) > len(waiting):
+            if is_new := len(numbers) > len(waiting):
                 observe()
                 waiting.append(None if layout.ended else layout.save())
             last = layout.step(snapshot, action, layout.horizon)
             if layout.key != key:
                 raise ValueError("what a step does depends on its time, or on chance")
             scale[state][action] = layout.scale(first, last)
+            if is_new and layout.reset(seed) != next(iter(numbers)):
+                raise ValueError("another reset with the same seed leads to another state")
         if len(numbers) > MAX_STATES:
             raise ValueError(f"it has more than {MAX_STATES:,} states")
-    if layout.reset(seed) != next(iter(numbers)):
-        raise ValueError("another reset with the same seed leads to another state")
     observed = map(np.array, zip(*parts, strict=True))
     images = np.stack([image for _, image in pictures.values()])
     rest = images, list(missions), layout.horizon, layout.limit

@@ -1,13 +1,13 @@
 """A transformer whose windows begin with the best episodes so far (after Schmied et al. 2024).
 
 Schmied et al. (arXiv 2410.07071) retrieve past episodes that are similar to the present one, prefer
-those of high return, and attend to them across. Here the return alone decides, as if all of a context
-were of one task: after a change, good episodes of the task before are kept too. They stand in the
-window itself: its first quarter has the transitions of the whole episodes with the highest returns
-before its other transitions, in the order of time, if there are as many. Of equal ones the newest
-are taken, and of the last one its end. A window of training takes them from the whole history
-before it. A rollout chooses when its window is full, from what the window holds: an episode that
-was cut once stays cut.
+those of high return, and attend to them across. Here the return alone decides, as if there were no
+other task: after a change, good episodes of the task before are kept too. They stand in the window
+itself: its first quarter has the transitions of the whole episodes with the highest returns before
+its other transitions, in the order of time, if there are as many. Of equal ones the newest are
+taken, and of the last one its end. A window of training takes them from the whole history before
+it. A rollout chooses when its window is full, from what the window holds: an episode that was cut
+once stays cut.
 """
 
 from ad.errors import SettingError
