@@ -12,6 +12,7 @@ from ad.exchange.release import load_release, release
 from ad.interpret.analyses import probes
 from ad.interpret.app.requests import App
 from ad.interpret.inspect import inspect_run
+from ad.interpret.labeled import load
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
 from ad.models.memories.min_gru import LinearRecurrence
@@ -201,6 +202,9 @@ def test_a_trained_state_has_the_analyses_without_attention_and_no_app(carrying,
     inspect_run(run)
     made = {path.stem for path in (run.folder / "inspect").glob("*.npz")}
     assert made == {"lens", "context_scan", "probes"}
+    scores = load(run.folder / "inspect" / "probes")["scores"]
+    assert scores.axes["stage"][1:] == ["embedding", "state of layer 0", "after layer 0"]
+    assert np.isfinite(scores.at(stage="state of layer 0")).any()
     with pytest.raises(ConfigError, match="the app looks at windows"):
         App(run)
 

@@ -15,7 +15,8 @@ The name of such a module is TransformerLens's. In a `Transformer` with H heads:
     blocks.0.hook_mlp_out, hook_resid_post        [B, L, C]
     ln_final.hook_scale, hook_normalized          what the head reads
 
-In a block with a GRU, `hook_attn_out` is what the GRU writes, and the points of `attn` are missing.
+In a block with a GRU, `hook_attn_out` is what the GRU writes, and `gru.hook_state` (of the minGRU
+`min_gru.hook_state`), [B, L, C], its states after each token; the points of `attn` are missing.
 Models without normalization have no `hook_scale`. Scores, patterns, results and scales are computed
 only if the point has a hook, since fused operations skip them. With S streams B is windows × S;
 scores and patterns are [B, H, L, S L], where a query's probabilities of all streams, times their

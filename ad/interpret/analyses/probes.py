@@ -1,11 +1,12 @@
-"""Probes: what can be read off the residual stream at a decision, on held-out tasks.
+"""Probes: what can be read off the residual stream, and recurrent states, on held-out tasks.
 
 A probe is fitted on decisions in rollouts on the train tasks and scored in rollouts on the held-out
-tasks, after the embedding and after each layer. A class is scored by balanced accuracy, a number by
-R². The control task gives each observation a random label of the same kind, which the model has no
-reason to represent: a probe with a similar score there has learned the task by itself (Hewitt and
-Liang 2019, arXiv 1909.03368). The stage BASELINE has no activations, but the observation, the
-episode and the time: what these tell of a label, the model need not represent.
+tasks, after the embedding and each layer, and in the states of recurrent layers. A class is scored
+by balanced accuracy, a number by R². The control task gives each observation a random label of the
+same kind, which the model has no reason to represent: a probe with a similar score there has
+learned the task by itself (Hewitt and Liang 2019, arXiv 1909.03368). The stage BASELINE has no
+activations, but the observation, the episode and the time: what these tell of a label, the model
+need not represent.
 """
 
 import warnings
@@ -20,7 +21,7 @@ from ad.errors import ConfigError
 from ad.evaluation.scores import UNKNOWN
 from ad.interpret.analysis import ROLLOUT, Analysis, Subject
 from ad.interpret.contexts import Contexts
-from ad.interpret.hooks import hooked
+from ad.interpret.hooks import hooked, point_names
 from ad.interpret.labeled import Axes, LabeledArray
 from ad.interpret.situations import in_situation, situation_names
 from ad.models.sequence_model import SequenceModel
@@ -79,11 +80,7 @@ class Probes(Analysis):
         for decisions in (fit, held_out):
             decisions.features.insert(0, baseline_features(decisions, fit.cell))
         names = [n for n in fit.labels if is_probed(fit.labels[n], held_out.labels[n])]
-        stages = [
-            BASELINE,
-            "embedding",
-            *(f"after layer {n}" for n in range(len(model.memory.blocks))),
-        ]
+        stages = [BASELINE, *stage_points(model)]
         axes = {"target": names, "stage": stages, "probe": list(PROBES)}
         last = held_out.episode.max()
         bins = [f"from episode {first}" for first in EPISODE_BINS if first <= last]
@@ -253,16 +250,24 @@ def is_probed(labels: np.ndarray, held_out: np.ndarray) -> bool:
     return 2 <= len(classes) <= MOST_CLASSES and bool(np.isin(held_out, classes).all())
 
 
-def activations(model: SequenceModel, contexts: Contexts) -> np.ndarray:
-    """Return the residual stream at every decision, float32 [layers + 1, B T, C].
+def stage_points(model: SequenceModel) -> dict[str, str]:
+    """Return the points that are probed, in their order, by the names of the stages."""
+    points = {"embedding": "blocks.0.hook_resid_pre"}
+    for name in point_names(model.memory):
+        if name.endswith(".hook_state"):
+            points[f"state of layer {name.split('.')[1]}"] = name
+        elif name.endswith(".hook_resid_post"):
+            points[f"after layer {name.split('.')[1]}"] = name
+    return points
 
-    The first is the embedding, the others follow each layer.
-    """
-    points, batches = ("blocks.0.hook_resid_pre", "*.hook_resid_post"), []
+
+def activations(model: SequenceModel, contexts: Contexts) -> np.ndarray:
+    """Return what is at each stage at every decision, float32 [stages, B T, C]."""
+    points, batches = stage_points(model).values(), []
     for batch in contexts.batches():
-        with torch.inference_mode(), hooked(model, points) as values:
+        with torch.inference_mode(), hooked(model, tuple(points)) as values:
             model(batch.window)
-        at_decisions = [model.tokenizer.at_decisions(value) for value in values.values()]
+        at_decisions = [model.tokenizer.at_decisions(values[point]) for point in points]
         batches.append(torch.stack(at_decisions).flatten(1, 2).float().cpu().numpy())
     return np.concatenate(batches, axis=1)
 

@@ -12,6 +12,7 @@ from torch import nn
 from ad.config.schema import ModelConfig
 from ad.models.memories.base import Cache, Episodes
 from ad.models.memories.blocks import Block, Blocks
+from ad.models.points import HookPoint
 
 
 class RecurrentCache(Cache):
@@ -54,13 +55,14 @@ class Recurrence(nn.GRU):
 
     def __init__(self, width: int):
         super().__init__(width, width, batch_first=True)
+        self.hook_state = HookPoint()
 
     def forward(  # ty: ignore[lost-keyword-for-regular-parameter] a cache in place of a state
         self, x: torch.Tensor, cache: RecurrentCache | None = None, layer: int = 0
     ) -> torch.Tensor:
         """Return the states after each of the tokens `x`, [B, L, C] -> [B, L, C]."""
         if cache is None:
-            return super().forward(x)[0]
+            return self.hook_state(super().forward(x)[0])
         state, outputs = cache.states[layer], []
         # An episode begins at token 0, after its padding, with a state of zeros.
         pieces = x.split(1, 1) if isinstance(cache, Episodes) else [x]
@@ -71,7 +73,7 @@ class Recurrence(nn.GRU):
             state = state[0]
             outputs.append(output)
         cache.states[layer] = state
-        return torch.cat(outputs, 1)
+        return self.hook_state(torch.cat(outputs, 1))
 
 
 class RecurrentMemory(Blocks):

@@ -15,6 +15,7 @@ from ad.config.schema import ModelConfig
 from ad.models.memories.base import Episodes
 from ad.models.memories.blocks import Block
 from ad.models.memories.gru import RecurrentCache, RecurrentMemory
+from ad.models.points import HookPoint
 
 LONGEST = 256  # tokens that the slowest unit averages over at initialization
 
@@ -26,6 +27,7 @@ class LinearRecurrence(nn.Module):
         super().__init__()
         self.gate, self.candidate = nn.Linear(width, width), nn.Linear(width, width)
         self.out_gate, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.hook_state = HookPoint()
 
     def forward(
         self, x: torch.Tensor, cache: RecurrentCache | None = None, layer: int = 0
@@ -46,7 +48,7 @@ class LinearRecurrence(nn.Module):
         states = linear_scan(kept, added)
         if cache is not None:
             cache.states[layer] = states[:, -1]
-        return self.out(states * F.silu(self.out_gate(x)))
+        return self.out(self.hook_state(states) * F.silu(self.out_gate(x)))
 
 
 def linear_scan(kept: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
