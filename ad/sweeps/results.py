@@ -33,7 +33,7 @@ OPTIMAL, TABULAR_LEARNER = "optimal policy", "tabular learner from nothing"
 REFERENCE_TITLES = {
     "random": "random actions",
     "tabular_learner": TABULAR_LEARNER,
-    "restarted_learner": "the same, restarted at each change",
+    "restarted_learner": "tabular learner restarted at each change",
     "explorer": "best known policy",
 }
 SOURCE_TITLES = {  # by the histories that the source agents made
