@@ -122,7 +122,7 @@ def compare(minigrid_id: str, seeds: list[int], steps: int, view: int = 7, made=
 @pytest.mark.parametrize("steps", [2500, pytest.param(200_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("env_id", FAMILIES)
 def test_every_step_is_the_packages(env_id, steps):
-    seeds = [0, 7] if steps == 2500 else [0, 1, 2, 3, 4]
+    seeds = [0, 1, 2, 3, 4] if steps > 2500 else [0] if "BabyAI" in env_id else [0, 7]
     assert compare(env_id, seeds, steps, **FAMILIES[env_id]) > 20
 
 
