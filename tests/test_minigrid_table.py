@@ -122,7 +122,7 @@ def compare(minigrid_id: str, seeds: list[int], steps: int, view: int = 7, made=
 @pytest.mark.parametrize("steps", [2500, pytest.param(200_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("env_id", FAMILIES)
 def test_every_step_is_the_packages(env_id, steps):
-    seeds = [0, 1, 2, 3, 4] if steps > 2500 else [0] if "BabyAI" in env_id else [0, 7]
+    seeds = [0, 7] if steps == 2500 else [0, 1, 2, 3, 4]
     assert compare(env_id, seeds, steps, **FAMILIES[env_id]) > 20
 
 
@@ -276,9 +276,9 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
         ("reward = 1", r"a step pays 1 as the first and 1 as the last one"),
         ("self.ball.color = 'green' if self.step_count > 9 else 'red'", "depends on its time"),
         ("truncated = True", "truncated at another step"),
-        ("self.np_random.random()", "on chance"),
-        ("reward *= self.rng.random() > 0.001", "on chance"),
-        ("self.action_space.sample()", "on chance"),
+        ("self.np_random.random()", "draws random numbers"),
+        ("reward *= self.rng.random() > 0.001", "draws random numbers"),
+        ("self.action_space.sample()", "draws random numbers"),
         ("self.has_paid = ended = True", "another reset with the same seed leads to another state"),
         ("self.clock = (n for n in ())", "cannot pickle"),
         ("1 / 0", "division by zero"),
@@ -298,7 +298,7 @@ def test_a_killed_process_is_one_sentence(stranger):
 def test_what_is_no_table_in_the_package_is_refused(monkeypatch):
     monkeypatch.setattr(tabular, "MAX_STATES", 100)
     refused = {
-        "MiniGrid-Dynamic-Obstacles-5x5-v0": "on chance",
+        "MiniGrid-Dynamic-Obstacles-5x5-v0": "draws random numbers",
         "MiniGrid-Empty-8x8-v0": "more than 100 states",
         "MiniGrid-DorKey-6x6-v0": "did you mean MiniGrid-DoorKey-6x6-v0",
         "DarkRoom-v0": "is no environment of MiniGrid",

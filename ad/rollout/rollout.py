@@ -160,13 +160,13 @@ def rollout(
                 tensors.observation(final, envs),
             )
             statistics.add(reward, terminated | truncated)
-            fields = {
-                **{field_name("observation", name): values for name, values in parts.items()},
-                **{"action": action, "reward": reward},
-                **{field_name("next_observation", name): values for name, values in final.items()},
-                **{"episode": episode, "time": time},
-            }
             if len(recorded) or not steps:  # one empty step keeps names, shapes and dtypes
+                fields = {
+                    **{field_name("observation", name): each for name, each in parts.items()},
+                    **{"action": action, "reward": reward},
+                    **{field_name("next_observation", name): each for name, each in final.items()},
+                    **{"episode": episode, "time": time},
+                }
                 steps.append({name: values[recorded] for name, values in fields.items()})
             parts, count = next_parts, count + 1
             bar.update((count if env_steps else int(statistics.episode.sum())) - bar.n)

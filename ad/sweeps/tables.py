@@ -267,7 +267,7 @@ def aggregates_table(results: SweepResults) -> Table:
     the means of a few runs may agree by chance.
     """
     scores, baseline = complete_scores(results), results.sweep.config.baseline
-    shown = ["interquartile mean", "mean"] if len(complete_groups(results)) > 3 else ["mean"]
+    has_quartiles = len(complete_groups(results)) > 3
     rows = []
     for row, own in scores.items():
         over, within = pool([own.mean(1)]), pool(own.T)
@@ -275,15 +275,15 @@ def aggregates_table(results: SweepResults) -> Table:
         spread = (over, len(own)), (within, own.size)
         deviation, count = max(spread, key=lambda each: each[0].half_width(each[1]))
         means = deviation.estimate(float(own.mean()), count, high=1)
-        middle = [interquartile_mean(run[None]) for run in own]
-        estimates = (estimate(middle, high=1), means)
-        texts = [one.text(".3f") for one in estimates][-len(shown) :]
+        middle = estimate([interquartile_mean(run[None]) for run in own], high=1)
+        texts = [one.text(".3f") for one in ((middle, means) if has_quartiles else (means,))]
         pairs = zip(own, scores[baseline], strict=False)
         beats = [probability_of_improvement(run[None], other[None]) for run, other in pairs]
         # No interval: it is a share of few pairs.
         texts.append(UNKNOWN if row == baseline else number(float(np.mean(beats)), ".3f"))
-        known = _known_to(results.sweep, row)
-        rows.append([row, known, str(own.shape[1]), str(len(own)), *texts])
+        runs, groups = map(str, own.shape)
+        rows.append([row, _known_to(results.sweep, row), groups, runs, *texts])
+    shown = ["interquartile mean", "mean"] if has_quartiles else ["mean"]
     headings = ["knows", "groups", "runs", *shown, f"probability to beat {baseline}"]
     return Table([results.sweep.config.heading, *headings], rows)
 

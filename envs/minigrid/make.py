@@ -22,19 +22,13 @@ OWN_IDS = {  # registered here, beside the package's
 def require(env_id: str) -> None:
     """Register the ids of MiniGrid, of BabyAI and of this suite with Gymnasium.
 
-    Raises ValueError if the package is not installed, the module of an id "module:name" cannot be
-    imported, or the id is none of them.
+    Raises ValueError if the package is not installed or the id is none of them. An id "module:name"
+    may be any: Gymnasium imports the module, which registers it.
     """
     register(env_id)
-    module, _, name = env_id.rpartition(":")
-    if module:  # it registers the id
-        try:
-            importlib.import_module(module)
-        except (Exception, SystemExit) as error:
-            raise ValueError(f"the module of {env_id!r} cannot be imported: {error}") from error
-    if name not in gymnasium.registry:
+    if ":" not in env_id and env_id not in gymnasium.registry:
         known = [known for known in gymnasium.registry if known.startswith(PREFIXES)]
-        raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
+        raise ValueError(f"unknown environment {env_id!r}{did_you_mean(env_id, known)}")
 
 
 def register(env_id: str) -> None:
@@ -89,5 +83,4 @@ def make_plain(env_id: str, view: int, **kwargs) -> gymnasium.Env:
     """Make the environment that the package registers as `env_id`, or as `id`, if that is given."""
     env_id = kwargs.pop("id", env_id)
     require(env_id)
-    kwargs = tuples(kwargs)
-    return gymnasium.make(env_id, disable_env_checker=True, agent_view_size=view, **kwargs)
+    return gymnasium.make(env_id, disable_env_checker=True, agent_view_size=view, **tuples(kwargs))

@@ -110,15 +110,9 @@ class MiniGridTable(World):
             raise ValueError("minigrid_id must be a name, and arguments a dict of those of the id")
         limit = {} if max_steps is None else {"max_steps": max_steps}
         self._made = minigrid_id, {**(arguments or {}), **limit}
-        if "agent_view_size" in self._made[1]:
-            raise ValueError("the size of the view is the setting view, and no argument of the id")
-        try:
-            written = json.dumps(self._made[1])
-        except TypeError as error:
-            raise ValueError(f"arguments cannot be written as JSON: {error}") from error
         self.seeds, self._table = load_family(
             minigrid_id,
-            written,
+            _written(self._made[1]),
             stored,
             _check_seeds(seeds),
             workers,
@@ -385,6 +379,16 @@ def _are_states(table: Table) -> np.ndarray:
     """Return which rows of arrays [K, S, ...] are states of a layout, bool [K, S]."""
     most = table.next_state.max((1, 2))
     return np.arange(table.terminal.shape[1]) <= most[:, None]
+
+
+def _written(arguments: dict) -> str:
+    """Return arguments of an id as JSON. Raises ValueError for the view, and for no JSON."""
+    if "agent_view_size" in arguments:
+        raise ValueError("the size of the view is the setting view, and no argument of the id")
+    try:
+        return json.dumps(arguments)
+    except TypeError as error:
+        raise ValueError(f"arguments cannot be written as JSON: {error}") from error
 
 
 def _check_seeds(seeds: int | list[int]) -> int | tuple[int, ...]:

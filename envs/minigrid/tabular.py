@@ -26,9 +26,7 @@ from envs.minigrid.observation import Observation
 from envs.spaces import check_action_space
 
 MAX_STATES = 10_000
-# Steps do not change these, so snapshots share them. Random generators are shared too, but their
-# state is part of the key and is not restored: a step that draws leads to another state the second
-# time.
+# Steps do not change these, so snapshots share them; one that draws random numbers is refused.
 SHARED = (gymnasium.Space, np.random.Generator, EnvSpec, type, types.ModuleType)
 SHARED += (types.FunctionType, types.BuiltinFunctionType)
 PLAIN = {str, int, float, bool, bytes, types.NoneType}
@@ -151,11 +149,19 @@ class _Layout:
         unpickler.persistent_load = self._shared.__getitem__
         self.root.__dict__ = unpickler.load()
         self.root.step_count = time - 1
+        before = self._random_states()
         self.observation, reward, ended, truncated, _ = self.root.step(action)
         if truncated != (time >= self.horizon):
             raise ValueError("an episode is truncated at another step than max_steps")
+        if self._random_states() != before:
+            raise ValueError("a step draws random numbers")
         self._set_key(bool(ended))
         return float(reward)
+
+    def _random_states(self) -> list[str]:
+        """Return the states of the random generators, some of spaces, that snapshots share."""
+        found = (getattr(value, "_np_random", value) for value in self._shared.values())
+        return [str(g.bit_generator.state) for g in found if isinstance(g, np.random.Generator)]
 
     def scale(self, first: float, last: float) -> float:
         """Return the factor of rewards of the first and of the last step; ValueError if none."""
@@ -190,9 +196,8 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
         elif isinstance(value, np.generic | np.ndarray):
             key.append(value.item())
         elif isinstance(value, SHARED):
-            generator = getattr(value, "_np_random", value)  # of a space
-            drawn = isinstance(generator, np.random.Generator)
-            key.append(str(generator.bit_generator.state) if drawn else id(value))
+            # A reset makes another generator.
+            key.append(None if isinstance(value, np.random.Generator) else id(value))
         elif id(value) in known:
             key.append((known[id(value)][0], "the object of this number"))
         else:

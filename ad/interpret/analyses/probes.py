@@ -263,9 +263,9 @@ def stage_points(model: SequenceModel) -> dict[str, str]:
 
 def activations(model: SequenceModel, contexts: Contexts) -> np.ndarray:
     """Return what is at each stage at every decision, float32 [stages, B T, C]."""
-    points, batches = stage_points(model).values(), []
+    points, batches = tuple(stage_points(model).values()), []
     for batch in contexts.batches():
-        with torch.inference_mode(), hooked(model, tuple(points)) as values:
+        with torch.inference_mode(), hooked(model, points) as values:
             model(batch.window)
         at_decisions = [model.tokenizer.at_decisions(values[point]) for point in points]
         batches.append(torch.stack(at_decisions).flatten(1, 2).float().cpu().numpy())
