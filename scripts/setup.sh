@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Creates .venv with the packages of scripts/requirements.txt, unless it is up to date: every file but those of torch must
-# have a hash that is listed there. PYTHON names another interpreter than python3 (3.11 to 3.13).
+# have a hash that is listed there. Python compiles modules when they are first imported. PYTHON names another
+# interpreter than python3 (3.11 to 3.13).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,8 +15,8 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
 fi
 echo "Installing into .venv (once, two to three minutes) ..."
 "$python" -m venv --clear .venv
-.venv/bin/python -m pip install --quiet --no-deps --require-hashes -r scripts/requirements.txt
-.venv/bin/python -m pip install --quiet -c scripts/constraints.txt torch  # the build for this machine
+.venv/bin/python -m pip install --quiet --no-compile --no-deps --require-hashes -r scripts/requirements.txt
+.venv/bin/python -m pip install --quiet --no-compile -c scripts/constraints.txt torch  # the build for this machine
 .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 # Compile the numba loops of the A2C agents once; __pycache__ keeps them.
 empty=$(mktemp -d)

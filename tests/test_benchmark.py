@@ -95,9 +95,9 @@ def test_measurements_become_a_table_detail_lines_and_a_plot(tmp_path):
 def test_a_part_runs_to_its_results(tmp_path, monkeypatch, capsys):
     part = "rollout"
     monkeypatch.setattr(measure, "QUICK", TINY)
-    monkeypatch.setattr(rollouts, "NUM_ENVS", 2)
-    monkeypatch.setattr(rollouts, "GROWTH", (1, 2))
-    monkeypatch.setattr(rollouts, "LENGTHS", (20, 40))
+    small = {"NUM_ENVS": 2, "GROWTH": (1, 2), "LENGTHS": (20, 40), "WINDOW": 32}
+    for name, value in small.items():
+        monkeypatch.setattr(rollouts, name, value)
     main([part], quick=True, root=tmp_path)
     results = json.loads((tmp_path / "logs/benchmark/results.json").read_text())
     entries = results["measurements"]
