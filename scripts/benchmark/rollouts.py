@@ -73,24 +73,26 @@ def growth(effort: Effort) -> Measurement:
 
 
 def memories(effort: Effort) -> Measurement:
-    """Measure rollouts of 23 environments by memory and by the length of its window.
+    """Measure rollouts of 23 environments, their speed and memory, by memory and length of window.
 
     A rollout has as many decisions as a window and a half. A memory that can carries its state.
     """
-    rates = {}
+    rates, peaks = {}, {}
     for name, memory in ((name, MEMORIES.load(name)) for name in MEMORIES):
         for length in LENGTHS[: 2 if effort.quick else None]:
             segments = ["--training.segments", "2"] if memory.carries else []
             words = "--model.memory", name, "--data.context_length", str(length), *segments
             model, config = frozen_model(*words)
             work = play(model, config, 23, 3 * length // 2 // config.env.episode_length)
-            rates[f"{name}, {length}"] = alternate({"ours": work}, 1)["ours"]
+            peak: list[int] = []
+            rates[f"{name}, {length}"] = alternate({"ours": work}, 1, peak=peak)["ours"]
+            peaks[f"{name}, {length}"] = round(max(peak, default=0) / 2**20)
     length = LENGTHS[1]
     ours, peer = (median(rates[f"{name}, {length}"]) for name in ("min_gru", "transformer"))
     result = Measurement("rollout", f"memories, windows of {length:,}", "steps", ours, rates)
     result.peer_name, result.peer = "min_gru against the transformer", peer
     costs = {name: round(1e6 / median(values), 1) for name, values in rates.items()}
-    result.detail["cost per step, µs"] = costs
+    result.detail |= {"cost per step, µs": costs, "peak of memory, MiB": peaks}
     return result
 
 
