@@ -30,6 +30,7 @@ from ad.runtime.run import world_title
 from ad.sweeps.plan import Cell, reads_histories, settings_text
 from ad.sweeps.results import (
     LEAST_RUNS,
+    REFERENCE_TITLES,
     TABULAR_LEARNER,
     Place,
     SweepResults,
@@ -196,15 +197,14 @@ def short_table(results: SweepResults) -> Table:
 
     A bracket has the number of runs where there are fewer than the board has.
     """
-    sweep = results.sweep
+    sweep, score = results.sweep, results.sweep.config.score
     runs = max((len(cell.runs) for cell in sweep.cells), default=0)
 
     def text(cell: Cell) -> str:
-        place = cell.group, cell.row
-        known = results.known(place, sweep.config.score)
+        known = results.known((cell.group, cell.row), score)
         if not known:
             return "n/a" if cell.problem else UNKNOWN
-        mean = f"{100 * (results.estimate(place, sweep.config.score).mean or 0):.1f}"
+        mean = f"{100 * (results.estimate((cell.group, cell.row), score).mean or 0):.1f}"
         return mean if len(known) == runs else f"{mean} ({len(known)})"
 
     rows = []
@@ -213,9 +213,12 @@ def short_table(results: SweepResults) -> Table:
         if any((cell.group, row) in results.made for cell in cells):
             rows.append([row, _known_to(sweep, row), *map(text, cells)])
     for row in dict.fromkeys(row for _, row in results.entries):
-        own = (results.outside.known((group, row), sweep.config.score) for group in sweep.groups)
+        own = (results.outside.known((group, row), score) for group in sweep.groups)
         texts = [f"{100 * np.mean(values):.1f} ({len(values)})" if values else "" for values in own]
         rows.append([row, NOT_VERIFIED, *(text or UNKNOWN for text in texts)])
+    title = REFERENCE_TITLES["random"]
+    random = (references(results, group).get(title, {}).get(score) for group in sweep.groups)
+    rows.append([f"*{title}*", UNKNOWN, *(number(v and 100 * v, ".1f") for v in random)])
     return Table([sweep.config.heading, "knows", *sweep.groups], rows)
 
 
