@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Creates .venv with the packages of scripts/requirements.txt, unless it is up to date: every file but those of torch must
-# have a hash that is listed there. Python compiles modules when they are first imported. PYTHON names another
+# have a hash that is listed there. --no-compile: modules are compiled when imported. PYTHON names another
 # interpreter than python3 (3.11 to 3.13).
 set -euo pipefail
 cd "$(dirname "$0")/.."

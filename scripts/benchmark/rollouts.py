@@ -86,7 +86,7 @@ def memories(effort: Effort) -> Measurement:
             work = play(model, config, 23, 3 * length // 2 // config.env.episode_length)
             peak: list[int] = []
             rates[f"{name}, {length}"] = alternate({"ours": work}, 1, peak=peak)["ours"]
-            peaks[f"{name}, {length}"] = round(max(peak, default=0) / 2**20)
+            peaks |= {f"{name}, {length}": round(size / 2**20) for size in peak}
     length = LENGTHS[1]
     ours, peer = (median(rates[f"{name}, {length}"]) for name in ("min_gru", "transformer"))
     result = Measurement("rollout", f"memories, windows of {length:,}", "steps", ours, rates)
