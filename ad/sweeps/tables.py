@@ -195,7 +195,7 @@ def summary_table(results: SweepResults) -> Table:
 def short_table(results: SweepResults) -> Table:
     """Return a row for each row with records: what it knows, its score in each group in per cent.
 
-    A bracket has the number of runs if some are missing. Random actions are the last row.
+    A bracket has the number of runs if some are missing. Random actions are below these rows.
     """
     sweep, score = results.sweep, results.sweep.config.score
     runs = max((len(cell.runs) for cell in sweep.cells), default=0)
@@ -212,15 +212,15 @@ def short_table(results: SweepResults) -> Table:
         cells = [cell for cell in sweep.cells if cell.row == row]
         if any((cell.group, row) in results.made for cell in cells):
             rows.append([row, _known_to(sweep, row), *map(text, cells)])
-    for row in dict.fromkeys(row for _, row in results.entries):
-        own = (results.outside.known((group, row), score) for group in sweep.groups)
-        texts = [f"{100 * np.mean(values):.1f} ({len(values)})" if values else "" for values in own]
-        rows.append([row, NOT_VERIFIED, *(text or UNKNOWN for text in texts)])
     title = REFERENCE_TITLES["random"]
     values = [references(results, group).get(title, {}).get(score) for group in sweep.groups]
     if any(value is not None for value in values):
         texts = [UNKNOWN if value is None else f"{100 * value:.1f}" for value in values]
         rows.append([f"*{title}*", UNKNOWN, *texts])
+    for row in dict.fromkeys(row for _, row in results.entries):
+        own = (results.outside.known((group, row), score) for group in sweep.groups)
+        texts = [f"{100 * np.mean(values):.1f} ({len(values)})" if values else "" for values in own]
+        rows.append([row, NOT_VERIFIED, *(text or UNKNOWN for text in texts)])
     return Table([sweep.config.heading, "knows", *sweep.groups], rows)
 
 
