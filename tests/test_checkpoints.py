@@ -80,6 +80,12 @@ def test_a_checkpoint_of_another_version_is_refused_and_kept(folder):
     assert path.exists()
 
 
+def test_weights_that_the_model_does_not_have_are_refused(folder):
+    content = checkpoints.load(folder / "step_0000009.pt")
+    with pytest.raises(ConfigError, match="of train step 9 has other weights than Linear has now"):
+        checkpoints.load_weights(torch.nn.Linear(3, 1), content)
+
+
 def test_a_checkpoint_that_the_machine_cannot_open_is_not_taken_for_damaged(folder):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))

@@ -18,7 +18,7 @@ from ad.config.schema import Experiment
 from ad.config.world import history_changes, make_envs
 from ad.data.histories import HistoryStore, versions
 from ad.data.manifest import STOPPED
-from ad.data.store import HistoryWriter, describe_stopped, history_bytes
+from ad.data.store import PARTIAL, HistoryWriter, describe_stopped, history_bytes
 from ad.errors import ConfigError, CorruptError
 from ad.registry import SOURCES
 from ad.runtime import console
@@ -158,8 +158,8 @@ def resumable_folders(histories: HistoryStore, missing: np.ndarray) -> list[tupl
     """
     wanted = {task_name(task) for task in missing}
     resumable = []
-    for partial, metadata in histories.partial_folders():
-        if metadata is None:
+    for partial in sorted(histories.path.glob(f"{PARTIAL}*")):
+        if (metadata := read_metadata(partial)) is None:
             _give_up(partial, "it left no snapshot")
         elif metadata.get("versions") != versions():
             _give_up(partial, f"it ran with other versions ({metadata.get('versions')})")

@@ -15,10 +15,9 @@ from ad.config.schema import Experiment, config_hash
 from ad.config.world import configured_world, history_changes
 from ad.data.manifest import MANIFEST, read_manifest
 from ad.data.schema import Fields, transition_fields
-from ad.data.store import PARTIAL, is_complete
+from ad.data.store import is_complete
 from ad.registry import METHODS, SOURCES
 from ad.runtime.files import sha256
-from ad.runtime.snapshots import read_metadata
 from envs.registry import file_hashes
 from envs.tasks import task_name
 
@@ -135,13 +134,6 @@ class HistoryStore:
     def missing(self, tasks: np.ndarray) -> np.ndarray:
         """Return the `tasks` [K, ...] that have no complete history."""
         return tasks[[not self.is_complete(task) for task in tasks]]
-
-    def partial_folders(self) -> list[tuple[Path, dict | None]]:
-        """Return each folder of an interrupted collection with the metadata of its snapshot.
-
-        The metadata is None where there is no snapshot to resume from.
-        """
-        return [(path, read_metadata(path)) for path in sorted(self.path.glob(f"{PARTIAL}*"))]
 
 
 def training_folders(config: Experiment, tasks: np.ndarray) -> list[Path] | None:

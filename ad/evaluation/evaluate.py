@@ -51,7 +51,7 @@ def load_model(run: Run, world=None, step: int | None = None) -> SequenceModel:
     """Load the trained model of `run`, frozen; for the spaces of `world` if it is given.
 
     `step` is the train step of its checkpoint, None for the last one of a finished training. Raises
-    ConfigError if that is not there or its tasks or settings differ from those configured,
+    ConfigError if that is not there or its tasks, settings or weights differ from those configured,
     CorruptError if the checkpoint is damaged. Earlier checkpoints are not used instead, since they
     are other models.
     """
@@ -67,7 +67,7 @@ def load_model(run: Run, world=None, step: int | None = None) -> SequenceModel:
     if world is not None:
         spec = replace(spec, observation=observation_parts(world))
     model = build_model(build_method(run.config.method), spec, run.config, device)
-    model.load_state_dict(content["model"])
+    checkpoints.load_weights(model, content)
     return model.eval().requires_grad_(False)
 
 

@@ -7,6 +7,7 @@ in `over_training/`.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -230,9 +231,14 @@ def _inspect_over_training(
 def _kept_or_made(
     path: Path, about: dict[str, object], fresh: bool, make: Callable[[], Results]
 ) -> tuple[Results, str]:
-    """Return the results at `path`, after making them unless they are done, and their title."""
-    if not fresh and (done := _done(path, about)) is not None:
-        return done, f"{path.name}: {path}.npz (already done)"
+    """Return the results at `path` and their title.
+
+    They are made unless they are readable, depend on just `about`, and are not `fresh`.
+    """
+    with suppress(CorruptError, *UNREADABLE):
+        written = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if not fresh and written == about | {"arrays": written["arrays"]}:
+            return load(path), f"{path.name}: {path}.npz (already done)"
     save(path, results := make(), about)
     return results, f"{path.name}: {path}.npz"
 
@@ -260,13 +266,3 @@ def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]
         about |= {"contexts": choice.source, "tasks": [task_name(task) for task in tasks]}
         about["asked"] = [] if is_of_histories else sorted(subject.asked)
     return about | {"situation": choice.situation, "direction": choice.direction}
-
-
-def _done(path: Path, about: dict[str, object]) -> Results | None:
-    """Return the results at `path`, None unless they are readable and depend on just `about`."""
-    try:
-        written = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        is_same = written == about | {"arrays": written["arrays"]}
-        return load(path) if is_same else None
-    except (CorruptError, *UNREADABLE):
-        return None

@@ -25,7 +25,7 @@ class RowConfig:
     settings_of: str = field("")
     variant: str = field("")  # name of the settings of `variants` of its group that it has
     against: str = field("")  # title of the row that it is compared with, where runs are paired
-    # how many of the board's seeds it has, the first ones; null: all
+    # how many of the board's seeds it has, the first ones; null: as many as its group
     runs: Optional[int] = field(None, at_least=1)  # noqa: UP045
     # further settings, of which a board with `tuning` finds the best; null: those of the sweep
     tried: Optional[list[dict]] = field(None)  # noqa: UP045
@@ -47,6 +47,8 @@ class GroupConfig:
     # where its group has none of that name
     variants: dict = field({})
     rows: dict = field({})  # title: a RowConfig; without rows and grid, the sweep's
+    # how many of the board's seeds its rows have, the first ones; null: all
+    runs: Optional[int] = field(None, at_least=1)  # noqa: UP045
     grid: dict = field({})  # dotted setting: list of values; a row for each combination
     baseline: str = field("")  # title of the row that others are compared with; empty: the sweep's
     # scores with intervals, as columns; empty: the returns achieved for asked ones if all rows have

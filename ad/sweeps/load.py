@@ -215,7 +215,7 @@ def _cell(
     settings |= entry.settings | (entry.tuned or {}) | sweep.choice.settings
     # Runs that try settings are named after the row that they tune.
     tuned = next((own for own, tried in sweep.tried.items() if row in tried), row)
-    seeds = sweep.choice.seeds[: entry.runs]
+    seeds = sweep.choice.seeds[: entry.runs or group.runs]
     experiments = _experiments(sweep, file, settings, seeds, [title, tuned], names)
     runs = [PlannedRun(title, row, experiment) for experiment in experiments]
     return Cell(title, row, runs, "", entry.variant)

@@ -11,6 +11,7 @@ import pickle
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ad.errors import ConfigError, CorruptError
 from ad.runtime.console import warn
@@ -77,6 +78,17 @@ def load(path: Path) -> dict:
         ) from error
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
         raise CorruptError(f"the checkpoint {path} cannot be read: {error}") from error
+
+
+def load_weights(model: nn.Module, content: dict) -> None:
+    """Set the weights of `model` to a checkpoint's. Raises ConfigError if they do not fit."""
+    try:
+        model.load_state_dict(content["model"])
+    except RuntimeError as error:  # the code of the model has changed, not its settings
+        raise ConfigError(
+            f"the model of the checkpoint of train step {content['step']} has other weights than "
+            f"{type(model).__name__} has now: train again, with --fresh true"
+        ) from error
 
 
 def load_newest(folder: Path) -> dict | None:

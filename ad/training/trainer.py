@@ -157,7 +157,7 @@ class BaseTrainer(ABC):
             {name: torch.tensor(value, device=self.device) for name, value in metrics.items()}
             for metrics in content["metrics"]
         ]
-        self.model.load_state_dict(content["model"])
+        checkpoints.load_weights(self.model, content)
         self._load_optimizer(content["optimizer"])
 
     @abstractmethod
