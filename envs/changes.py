@@ -17,12 +17,13 @@ from envs.rng import uniform
 if TYPE_CHECKING:
     from envs.world import World
 
+MOST_EPISODES = 2**31  # between two changes
 FIRST_EPISODES = 64  # of each environment whose tasks are computed at first; then twice as many
 
 
 def rate_problem(rate: float) -> str | None:
     """Return what is wrong with the rate of a schedule, None for nothing."""
-    if rate < 0 or (rate > 1 and rate != int(rate)):
+    if not 0 <= rate <= MOST_EPISODES or (rate > 1 and rate != int(rate)):
         return f"must be 0, a probability, or a whole number of episodes, not {rate:g}"
 
 

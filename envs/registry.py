@@ -90,9 +90,9 @@ class Registry(dict[str, str], Generic[Component]):
         return did_you_mean(str(name), self.names()) or f" (known: {', '.join(self.names())})"
 
 
-def file_hashes(*names: str) -> dict[str, str]:
+def file_hashes(*names: object) -> dict[str, str]:
     """Return the SHA-256 (hex) of the file of each of `names` that is "path/to/file.py:Class"."""
-    paths = {name: Path(name.rpartition(":")[0]) for name in names}
+    paths = {name: Path(name.rpartition(":")[0]) for name in names if isinstance(name, str)}
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()
         for name, path in paths.items()

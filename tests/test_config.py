@@ -142,10 +142,15 @@ name --name=-x
 root --root /no/such/folder
 env --env.id DarkRom-v0
 env.change --env.change 2.5
+env.change --env.change 1e300
 env.change --env.change 2 --method.name dpt
 env.change --env.change 2 --source.algorithm posterior_sampling
 env.change --env.change 2 --split.num_train_tasks 79
 evaluation.worlds --evaluation.worlds [{"change":1.5}]
+evaluation.worlds --env.id BernoulliBandit-v0 --source.algorithm ucb --evaluation.episodes 12 \
+  --evaluation.worlds [{"drift":0.1}]
+evaluation.worlds --env.id BernoulliBandit-v0 --source.algorithm ucb --evaluation.episodes 400 \
+  --evaluation.worlds [{"drift":0.1,"change":2}]
 evaluation.worlds --evaluation.worlds [{"change":2}] --split.num_train_tasks 79
 source.settings.window --source.algorithm posterior_sampling --source.settings.window 5
 source.algorithm --env.id DarkRoom-Hard-17x17-v1 --source.algorithm posterior_sampling \
@@ -415,6 +420,7 @@ FILE = """
 source: {algorithm: a2c, env_steps: 4000, settings: {learning_rate: 0.002, discount: 0.8}}
 env: {kwargs: {size: 7}, episode_length: 12}
 split: {num_train_tasks: 30}
+model: {heads: 1}
 method: {name: decision_transformer, settings: {best_fraction: 0.5}}
 evaluation: {policy: {asked_return: 1.0}}
 """
@@ -460,6 +466,14 @@ def test_another_method_and_another_world_drop_what_belongs_to_the_old_ones(load
     assert experiment.env == config("--env.id", "DarkRoom-9x9-Dense-v1").env
     dropped = ("env.kwargs", "env.episode_length", "method.settings", "evaluation.policy")
     assert sorted(sentence.split()[1] for sentence in said) == sorted(dropped)
+
+
+@pytest.mark.parametrize(("memory", "heads"), [("xl", 1), ("retrieval", 1), ("gru", 2)])
+def test_another_memory_keeps_the_heads_of_the_file_if_it_has_any(loaded, memory, heads):
+    words = "--method.name", "algorithm_distillation", "--training.segments", "2"
+    experiment, said = loaded("--model.memory", memory, *words[: 4 if memory == "xl" else 2])
+    assert experiment.model.heads == heads
+    assert any("model.heads" in sentence for sentence in said) == (memory == "gru")
 
 
 def test_an_override_in_python_drops_them_too(tmp_path):

@@ -23,6 +23,8 @@ DOORS = {"minigrid_id": GO_TO_DOOR, "seeds": [3, 1, 4]}
 CROSSING = "MiniGrid-SimpleCrossingS9N1-v0"
 FAMILIES = {
     CROSSING: {"view": 5},
+    "MiniGrid-LavaCrossingS9N1-v0": {"view": 3},
+    GO_TO_DOOR: {},
     "MiniGrid-KeyCorridorS3R1-v0": {},  # success compares objects
     "MiniGrid-RedBlueDoors-6x6-v0": {"view": 3},
     "BabyAI-OpenDoorsOrderN2-v0": {},  # the order of two instructions, and time limits that differ
@@ -263,11 +265,11 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
     assert world(place, [1], arguments={"size": 4}).optimal_return([[1]], None) > 2
     assert not folder.exists()  # the source is newer than the process
     monkeypatch.setattr(table_files, "STARTED", float("inf"))
-    for line in ("pass", "ended = True"):
+    for line in ("pass", "ended = True", "reward = self._reward() / 300"):
         stranger(line)
         load_family.cache_clear()
         world(place, [1], arguments={"size": 4})
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 3
 
 
 @pytest.mark.parametrize(
@@ -279,6 +281,10 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
         ("self.np_random.random()", "draws random numbers"),
         ("reward *= self.rng.random() > 0.001", "draws random numbers"),
         ("self.action_space.sample()", "draws random numbers"),
+        ("reward *= np.random.random() > 0.001", "draws random numbers"),
+        ("reward *= __import__('random').random() > 0.001", "draws random numbers"),
+        ("self.visited.add(Ball('red'))", "a set of objects, which have no order"),
+        ("raise SystemExit", "SystemExit"),
         ("self.has_paid = ended = True", "another reset with the same seed leads to another state"),
         ("self.clock = (n for n in ())", "cannot pickle"),
         ("1 / 0", "division by zero"),

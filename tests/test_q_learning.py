@@ -7,6 +7,7 @@ from worlds import Bandit
 
 from ad.sources.q_learning import QLearning, Settings
 from envs import make_vec
+from envs.changes import Changes
 from envs.wrappers import VectorEpisodeLength
 
 TASKS = np.array([[0, 0], [2, 1]])
@@ -81,6 +82,19 @@ def test_a_goal_that_pays_once_is_not_unlearned_by_staying_there():
         source = QLearning(Settings(remember_reward=remember), env, TASKS, 9, KEYS)
         last[remember] = played(source, 1600)["reward"][-400:].sum(0) / 50  # mean return
     assert last[True].mean() > 0.99 > 0.95 > last[False].mean()
+
+
+def test_a_learner_that_restarts_finds_a_goal_that_moves_and_is_the_same_where_none_does():
+    pool, found = np.array([[0, 4], [4, 0], [4, 4]]), {}
+    for change, restarts in np.ndindex(2, 2):
+        changes = Changes(20, range(50), [pool] * 50) if change else None
+        env = make_vec("DarkRoom-v0", pool[:1].repeat(50, 0), 16, changes=changes, size=5)
+        source = QLearning(Settings(restarts=bool(restarts)), env, pool[:1], 50, KEYS[:1])
+        found[change, restarts] = played(source, 1000)
+    still, other = found[0, 0], found[0, 1]
+    assert all((still[name] == other[name]).all() for name in still)
+    returns = [found[1, restarts]["reward"].mean() for restarts in range(2)]
+    assert returns[1] > 1.1 * returns[0], returns
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -8,11 +8,12 @@ from dataclasses import fields
 
 from ad.config.checks import Constraints
 from ad.config.fields import Problem, as_yaml, settings_class, validate, value_problem
-from ad.config.schema import Experiment
+from ad.config.schema import EnvConfig, Experiment
 from ad.config.world import configured_split, configured_world, evaluated_env, reserved_problem
 from ad.errors import SettingError
 from ad.registry import ENCODERS, MEMORIES, METHODS, SOURCES
 from envs.changes import rate_problem
+from envs.oracle import TaskOracle
 from envs.spaces import Discrete, Part, observation_parts
 from envs.tasks import other_split
 from envs.world import World
@@ -82,6 +83,12 @@ def tasks_can_change(config, world):
     else:
         return
     yield Problem("env.change" if config.env.change else "evaluation.worlds", text)
+
+
+@constraint("evaluation.episodes", "env")
+def rollouts_are_as_long_as_a_life(config, world):
+    if text := _life_problem(config, config.env, world):
+        yield Problem("evaluation.episodes", text)
 
 
 @constraint("evaluation.policy", "method.name")
@@ -176,10 +183,21 @@ def model_can_be_evaluated_on_worlds(config, world):
             other = other_split(configured_split(config.env, config.split), env.kwargs)
             if env.change and min(len(other.train_tasks), len(other.held_out_tasks)) < 2:
                 raise ValueError("its tasks cannot change: it has one train or held-out task")
-            _check_evaluated_world(config, world, configured_world(env))
+            own = configured_world(env)
+            if text := _life_problem(config, env, own):
+                raise ValueError(text)
+            _check_evaluated_world(config, world, own)
         except Exception as error:  # another package's environment may raise anything
             text = f"{where}: {' '.join(str(error).split())}"
             raise SettingError("evaluation.worlds", text) from error
+
+
+def _life_problem(config: Experiment, env: EnvConfig, world: TaskOracle) -> str | None:
+    """Return what does not fit a world whose facts about a task are means over a `life`."""
+    life, steps = getattr(world, "life", None), config.evaluation.episodes * env.episode_length
+    if life and env.change:
+        return "must not let tasks change that drift"
+    return None if life in (None, steps) else f"must make rollouts of {life} env steps, not {steps}"
 
 
 def _method(config: Experiment):

@@ -6,12 +6,14 @@ A2C, and none of them is taken over. Settings of a section that every component 
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
 from ad.config.fields import as_yaml
 from ad.config.schema import Experiment
 from ad.config.yaml_io import YamlFile
+from ad.registry import MEMORIES
 from envs.presets import PRESETS
 
 BELONGING = {  # setting that names a component -> dotted paths of what belongs to the component
@@ -35,6 +37,10 @@ def drop_replaced(file: YamlFile, overrides: Mapping[str, Any]) -> Iterator[str]
         new = overrides.get(setting, old)
         if new == old:
             continue
+        if setting == "model.memory":
+            with suppress(ValueError):  # an unknown one is refused later
+                unused = MEMORIES.load(new).unused
+                paths = [path for path in paths if path.split(".")[1] in unused]
         for path in (*paths, "env.episode_length") if str(new) in PRESETS else paths:
             section, _, name = path.rpartition(".")
             inside = _get(file.data, section)

@@ -35,7 +35,7 @@ class EnvConfig:
     """with a Gymnasium id: settings of the environment for each task, e.g. [{g: 9}, {g: 12}]"""
     change: float = field(0.0, added=True)
     """when the task changes in a context: n >= 1: after every n episodes; below 1: the probability
-    at the end of an episode; 0: never"""
+    at the end of an episode; 0: never; with data.history_stride k, n k episodes in a history"""
 
 
 @dataclass(frozen=True)

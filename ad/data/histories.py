@@ -106,7 +106,7 @@ class HistoryStore:
             "source_seed": source.source_seed,
             "env_steps": source.env_steps,
             "num_envs": source.num_envs,
-            "code": file_hashes(env.id, source.algorithm),
+            "code": file_hashes(env.id, *env.kwargs.values(), source.algorithm),
             "fields": {name: [str(f.dtype), *f.shape] for name, f in self.fields.items()},
             "versions": versions(),
             **({"inputs": inputs} if inputs else {}),

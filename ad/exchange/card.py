@@ -2,7 +2,7 @@
 
 import re
 
-from ad.config.schema import config_hash
+from ad.config.schema import EnvConfig, config_hash
 from ad.config.yaml_io import dump_yaml
 from ad.evaluation.scores import SCORES, columns
 from ad.evaluation.summary import SUMMARY, is_evaluated
@@ -35,6 +35,7 @@ def card(run: Run, num_parameters: int) -> str:
         num_parameters=num_parameters,
         trained=trained,
         held_out=len(run.split.held_out_tasks),
+        world=_world(config.env),
         method=config.method.name.replace("_", " "),
         config_hash=config_hash(config),
         split_hash=run.split.hash,
@@ -51,7 +52,7 @@ def eval_results(run: Run, results: dict) -> str:
     notes = f"{len(run.split.held_out_tasks)} held-out tasks, split {run.split.hash[:12]}"
     entries = [
         {
-            "dataset": {"id": benchmark_id(run.config.env.id), "task_id": name},
+            "dataset": {"id": benchmark_id(_world(run.config.env)), "task_id": name},
             "value": value,
             "notes": f"{notes}: {SCORES[name].heading}",
         }
@@ -60,9 +61,19 @@ def eval_results(run: Run, results: dict) -> str:
     return dump_yaml(entries)
 
 
-def benchmark_id(env_id: str) -> str:
+def _world(env: EnvConfig) -> str:
+    """Return what the tasks are of, and whether they change."""
+    if not env.change:
+        return env.id
+    often = f"every {env.change:g} episodes"
+    if env.change < 1:
+        often = f"after an episode with a probability of {env.change:g}"
+    return f"{env.id} with tasks that change {often}"
+
+
+def benchmark_id(world: str) -> str:
     """Return the id of the data set with which a world is a benchmark."""
-    return f"{LIBRARY}/{re.sub(r'[^A-Za-z0-9._-]+', '-', env_id)}"
+    return f"{LIBRARY}/{re.sub(r'[^A-Za-z0-9._-]+', '-', world)}"
 
 
 def _front_matter(run: Run, results: dict | None) -> dict:
@@ -79,7 +90,7 @@ def _front_matter(run: Run, results: dict | None) -> dict:
             "task": {"type": "reinforcement-learning", "name": "in-context reinforcement learning"},
             "dataset": {
                 "type": run.config.env.id,
-                "name": f"{run.config.env.id}, {SPLIT_TITLES[split]}",
+                "name": f"{_world(run.config.env)}, {SPLIT_TITLES[split]}",
                 "split": split,
             },
             "metrics": [
@@ -105,7 +116,7 @@ CARD = """\
 # {config.name}
 
 A sequence model ({config.model.memory}) of {num_parameters:,} parameters that acts on its past
-transitions, and so learns in context to solve tasks of {config.env.id} that it was not trained on.
+transitions, and so learns in context to solve tasks of {world} that it was not trained on.
 Method: {method}.
 
 - Trained {trained}; {held_out} tasks were held out.

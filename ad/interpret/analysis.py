@@ -92,7 +92,7 @@ class Subject:
         errors of `load_model`.
         """
         if run.config.env.change:
-            raise ConfigError("the analyses are of tasks that stay: env.change must be 0")
+            raise ConfigError("a model that was trained on tasks that change has no analyses yet")
         method, model = build_method(run.config.method), load_model(run, step=choice.step)
         if not isinstance(model, SequenceModel):
             raise ConfigError(

@@ -84,7 +84,7 @@ def run_page(run: Run, results: dict, curve: Chart) -> Page:
         *_asked_over_training(run),
         *([Section(f"Scores by {noun}", [maps])] if maps else []),
         _scores(run, results),
-        *_search(results),
+        *(() if run.config.env.change else _search(results)),  # of tasks that stay
         *_worlds(run, results),
         *_data(run),
     ]
@@ -235,8 +235,13 @@ def _worlds(run: Run, results: dict) -> Iterator[Section]:
                 " The random walk is that of each world: in a larger room, fewer walks hit the "
                 "goal."
             )
-        table = tables.runs_table([{title: own} for title, own in worlds.items()])
-        yield Section("Other worlds", [table.compact(), Text(text)])
+        table = tables.runs_table([{title: own} for title, own in worlds.items()]).compact()
+        text += f" {_notes([one for one in columns('change') if one.heading in table.header])}"
+        each = [
+            Details(f"Scores and references: {title}", [tables.run_table(own).compact()])
+            for title, own in worlds.items()
+        ]
+        yield Section("Other worlds", [table, Text(text), *each])
 
 
 def _data(run: Run) -> Iterator[Section]:

@@ -9,7 +9,8 @@ With optimistic initial values it then goes to actions that it has not tried. Wi
 the last action while no other one has a higher value: a walk that does not dither reaches a goal
 sooner (Dabney et al. 2021). With `remember_reward` a state is an observation and whether a reward
 above 0 came earlier in the episode. A reward that is paid once an episode, as in Dark Room Hard, is
-then a function of state and action, where it otherwise unlearns the goal by staying there.
+then a function of state and action, where it otherwise unlearns the goal by staying there. With
+`restarts` a table whose memory is contradicted starts again: the task must have changed.
 """
 
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ class Settings:
     """tried actions that each actor backs up again after a step, in a deterministic world"""
     remember_reward: bool = field(False, added=True)
     """whether states tell if a reward above 0 came earlier in the episode"""
+    restarts: bool = field(False, added=True)
+    """whether a table starts again where a pair that paid no longer pays, or one that did not pays,
+    in a deterministic world whose tasks change"""
 
 
 class QLearning(TabularSource):
@@ -83,11 +87,12 @@ class QLearning(TabularSource):
         self.table = self.actor // actors_of_table  # of each actor
         mask = self.actors.action_mask[self.actor[::actors_of_table] // num_envs]
         values = np.where(mask, settings.initial_value, -np.inf).astype(np.float32)  # [G, A]
+        self.initial_values = values[:, None]
         self.values = np.repeat(values[:, None], states, axis=1)  # [G, S, A]
         self.counts = np.zeros((len(values), states * actions), np.int32)
         # What followed each pair of a table, and its tried pairs in the order of first trials.
         self.model: dict[str, np.ndarray] = {}
-        if settings.planning_steps:
+        if settings.planning_steps or settings.restarts:
             dtypes = {"reward": np.float32, "following": np.int32, "tried": np.int32}
             self.model = {name: np.zeros_like(self.counts, dtype) for name, dtype in dtypes.items()}
             self.model["num_tried"] = np.zeros(len(self.counts), np.int64)
@@ -121,6 +126,8 @@ class QLearning(TabularSource):
         next_states = self._states(step["next_observation"], self.rewarded)
         following = np.where(step["terminated"], END, next_states)
         entry = self.table * self.counts.shape[1] + pair  # in the flat tables
+        if self.settings.restarts:
+            self._restart(entry, step["reward"])
         entries, of_entry = np.unique(entry, return_inverse=True)
         times = np.bincount(of_entry)
         if self.model:
@@ -162,6 +169,14 @@ class QLearning(TabularSource):
         rank = np.arange(len(new)) - np.searchsorted(table, table)
         self.model["tried"][table, self.model["num_tried"][table] + rank] = pair
         self.model["num_tried"] += np.bincount(table, minlength=len(self.counts))
+
+    def _restart(self, entry: np.ndarray, reward: np.ndarray) -> None:
+        """Empty the tables in which a tried pair has paid before or pays now, and not both."""
+        was_paid = self.model["reward"].ravel()[entry] > 0
+        is_tried = self.counts.ravel()[entry] > 0
+        tables = self.table[is_tried & (was_paid != (reward > 0))]
+        self.values[tables] = self.initial_values[tables]
+        self.counts[tables] = self.model["num_tried"][tables] = 0
 
     def _plan(self) -> None:
         """Back up `planning_steps` tried pairs of each actor, drawn by its random stream."""

@@ -30,7 +30,7 @@ LABELS = {"train_tasks": "list of train tasks"}
 
 def fingerprint(config: Experiment, split: Split) -> dict:
     """Return encoder, train tasks, and hashes of world, split, model, data, method and code."""
-    own = config.model
+    own, env = config.model, config.env
     parts = own.encoder, *own.encoders.values(), own.memory, own.tokenizer, own.position, own.reward
     return {
         "world": config_hash(config.env),
@@ -40,7 +40,9 @@ def fingerprint(config: Experiment, split: Split) -> dict:
         "data": config_hash(config.data),
         "method": config_hash(config.method),
         "train_tasks": split.train_tasks.tolist(),
-        "code": file_hashes(config.env.id, config.source.algorithm, config.method.name, *parts),
+        "code": file_hashes(
+            env.id, *env.kwargs.values(), config.source.algorithm, config.method.name, *parts
+        ),
     }
 
 

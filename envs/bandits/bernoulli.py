@@ -24,7 +24,7 @@ class BernoulliBandit(Bandit):
     0 and 1; 0 for none. pulls: the number of pulls of a life, after which the means stay, with a
     drift. A task's walk is drawn by its key, the same for all its environments, and begins anew
     with a seed. Facts about a drifting task are means over these pulls: the optimal return is that
-    of an oracle that knows the best arm of each, so that lives should have as many. Pictures of
+    of an oracle that knows the best arm of each, so that a `life` must have as many. Pictures of
     episodes show the first means. Raises ValueError as `Bandit` does, and for a bad drift.
     """
 
@@ -36,6 +36,7 @@ class BernoulliBandit(Bandit):
         self.pulls = check_integer("pulls", pulls, 1, MAX_PULLS)
         super().__init__(*arguments, **kwargs)
         if self.drift:
+            self.life = self.pulls
             self.reward_distribution = None  # posteriors of means that stay do not fit
             own, walk = np.unique(self.tasks, axis=0, return_inverse=True)
             self._walks, self._walk = self.walks(own), walk.ravel()

@@ -47,9 +47,12 @@ def shows_cells(part: Part) -> bool:
 def one_hot(cells: np.ndarray) -> np.ndarray:
     """Return encoded `cells`, uint8 [..., 3], as one-hot vectors, uint8 [..., 20].
 
-    The planes are 11 objects, 6 colors and 3 states.
+    The planes are 11 objects, 6 colors and 3 states. Raises ValueError for others.
     """
-    planes = [table[cells[..., index]] for index, table in enumerate(_TABLES)]
+    try:
+        planes = [table[cells[..., index]] for index, table in enumerate(_TABLES)]
+    except IndexError as error:
+        raise ValueError("a cell has an object, color or state that has no plane") from error
     return np.concatenate(planes, axis=-1)
 
 

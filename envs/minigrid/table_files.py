@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, fields
 from functools import partial
@@ -44,10 +44,10 @@ def make_layouts(minigrid_id: str, arguments: dict, settings: Settings) -> Obser
         raise ValueError(f"{minigrid_id} is no environment of MiniGrid")
     try:
         env = gymnasium.make(found, disable_env_checker=True, **tuples(arguments))
-    except Exception as error:  # another package may raise anything about its arguments
-        raise ValueError(f"{minigrid_id} cannot be made: {error}") from error
-    current(env).agent_view_size = settings.view
-    return Observation(env, settings, Missions.find(env, settings.mission))
+        current(env).agent_view_size = settings.view
+        return Observation(env, settings, Missions.find(env, settings.mission))
+    except (Exception, SystemExit) as error:  # another package may raise anything
+        raise ValueError(f"{minigrid_id} cannot be made: {_reason(error)}") from error
 
 
 def make_table(minigrid_id: str, arguments: dict, settings: Settings, seed: int) -> Table:
@@ -55,8 +55,14 @@ def make_table(minigrid_id: str, arguments: dict, settings: Settings, seed: int)
     env = make_layouts(minigrid_id, arguments, settings)
     try:
         return enumerate_states(env, seed)
-    except Exception as error:  # another package may raise anything
-        raise ValueError(f"{minigrid_id} with seed {seed} is no table: {error}") from error
+    except (Exception, SystemExit) as error:  # another package may raise anything
+        raise ValueError(f"{minigrid_id} with seed {seed} is no table: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what an error says on one line, with its class unless it is a ValueError."""
+    text = " ".join(str(error).split())
+    return text if type(error) is ValueError and text else f"{type(error).__name__} {text}".strip()
 
 
 def load_tables(
@@ -96,22 +102,29 @@ def _load(make: Callable, paths: dict[int, Path | None], workers: int) -> dict[i
     if missing := [seed for seed in paths if seed not in tables]:
         made = _make_all(make, missing, min(workers, len(missing)))
         bar = tqdm(made, "make tables", len(missing), unit=" layouts", disable=None)
-        for seed, tables[seed] in zip(missing, bar, strict=True):
+        for seed, tables[seed] in bar:
             if seed in files:
                 _write(files[seed], tables[seed])
     return {seed: tables[seed] for seed in paths}
 
 
-def _make_all(make: Callable, seeds: list[int], workers: int) -> Iterator[Table]:
+def _make_all(make: Callable, seeds: list[int], workers: int) -> Iterator[tuple[int, Table]]:
+    """Yield each seed with its table as soon as it is made."""
     if workers == 1:
-        yield from map(make, seeds)
+        yield from zip(seeds, map(make, seeds), strict=True)
         return
     ignored = signal.SIGINT, signal.SIG_IGN  # an interruption is this process's
-    try:
-        with ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, ignored) as pool:
-            yield from pool.map(make, seeds)
-    except BrokenProcessPool as error:
-        raise ValueError("a process that makes tables was killed: try fewer workers") from error
+    with ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, ignored) as pool:
+        try:
+            seed_of = {pool.submit(make, seed): seed for seed in seeds}
+            for made in as_completed(seed_of):
+                yield seed_of[made], made.result()
+        except BrokenProcessPool as error:
+            raise ValueError("a process that makes tables was killed: try fewer workers") from error
+        except BaseException:  # a refusal or an interruption waits for no other layout
+            for process in pool._processes.values():
+                process.terminate()
+            raise
 
 
 def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:

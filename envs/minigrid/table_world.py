@@ -26,7 +26,7 @@ from envs.world import World
 
 # Observations that are a number: of the picture, and of the state.
 NUMBER, STATE = "observation_id", "state_id"
-MAX_LAYOUTS, MAX_WORKERS = 100_000, 256
+MAX_LAYOUTS, MAX_WORKERS, MAX_STEPS = 100_000, 256, 100_000
 
 
 @lru_cache(maxsize=8)
@@ -48,6 +48,8 @@ def load_family(
     content = _unseen if by_state else lambda table: vars(table).values()
     by_seed = load_tables(minigrid_id, json.loads(arguments), settings, seeds, workers, content)
     tables, shared = list(by_seed.values()), {}
+    if len({table.pictures.shape[1:] for table in tables}) > 1:
+        raise ValueError(f"the layouts of {minigrid_id} differ in size, as their pictures do")
     for plural, singular in (("pictures", "picture"), ("missions", "mission")):
         each = [getattr(table, plural) for table in tables]
         shared[plural], numbers = np.unique(np.concatenate(each), axis=0, return_inverse=True)
@@ -108,7 +110,9 @@ class MiniGridTable(World):
         stored = Settings(view, "index" if kind == "one_hot" else kind, pixels=pixels)
         if not isinstance(minigrid_id, str) or not isinstance(arguments, dict | None):
             raise ValueError("minigrid_id must be a name, and arguments a dict of those of the id")
-        limit = {} if max_steps is None else {"max_steps": max_steps}
+        limit = {}
+        if max_steps is not None:
+            limit = {"max_steps": check_integer("max_steps", max_steps, 1, MAX_STEPS)}
         self._made = minigrid_id, {**(arguments or {}), **limit}
         self.seeds, self._table = load_family(
             minigrid_id,
@@ -125,8 +129,8 @@ class MiniGridTable(World):
             self._numbers, self._factors = number_states(table)
         self._images = one_hot(table.pictures) if kind == "one_hot" else table.pictures
         if mission:
-            self._missions = np.array([env.missions.encode(text) for text in table.missions])
-        if current(env).actions.__module__ == "minigrid.core.actions":
+            self._missions = np.array([env.missions.encode(str(text)) for text in table.missions])
+        if getattr(current(env).actions, "__module__", "") == "minigrid.core.actions":
             self.action_names = MiniGridVectorEnv.action_names
         space = env.observation_space
         self.is_number = observation in (NUMBER, STATE)
@@ -235,7 +239,7 @@ class MiniGridTable(World):
         while not np.array_equal(steps, before):
             before, after = steps, np.where(pays, 0, _after(steps, following))
             steps = 1 + after.min(-1)
-        return steps
+        return np.where(steps <= self._table.limit[rows, None], steps, np.inf)
 
     def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray | None:
         """Draw one episode of the whole grid, played again by MiniGrid, uint8 [T + 1, H, W, 3].

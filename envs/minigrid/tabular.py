@@ -6,12 +6,14 @@ holds, which of them are the same object (KeyCorridor compares objects, not colo
 observation, and whether the episode has ended; but not the number of steps. Each step is taken as
 the first and as the last of an episode: both must agree, except for a reward c (1 - 0.9 t / T) at
 time t of at most T = `max_steps`. A reset must lead from every state to the first one. State of
-modules and classes is out of sight.
+modules and classes is out of sight, but for their random generators.
 """
 
 import io
 import itertools
 import pickle
+import random
+import sys
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -72,6 +74,8 @@ def enumerate_states(env: Observation, seed: int) -> Table:
 
     def observe() -> None:
         image, seen = env.observe(layout.observation), layout.observation
+        if not env.observation_space.contains(image):
+            raise ValueError("its picture is not in the space of the observations")
         picture = pictures.setdefault(image.tobytes(), (len(pictures), image))[0]
         mission = missions.setdefault(str(seen["mission"]), len(missions))
         parts.append((layout.ended, picture, int(seen["direction"]), mission))
@@ -125,6 +129,10 @@ class _Layout:
                 raise ValueError(f"it is made with the wrapper {type(layer).__name__}")
             layer = layer.env
         self._shared: dict[int, object] = {id(self.root): self.root}
+        classes = type(root).__mro__[:-1]
+        spaces = [vars(one) for kind in classes for one in (kind, sys.modules[kind.__module__])]
+        values = (value for space in spaces for value in space.values())
+        self._outside = [value for value in values if isinstance(value, np.random.Generator)]
         self.reset(seed)
         self.horizon = int(self.root.max_steps)
         self.limit = min(self.horizon, most_steps or self.horizon)
@@ -158,16 +166,22 @@ class _Layout:
         self._set_key(bool(ended))
         return float(reward)
 
-    def _random_states(self) -> list[str]:
-        """Return the states of the random generators, some of spaces, that snapshots share."""
-        found = (getattr(value, "_np_random", value) for value in self._shared.values())
-        return [str(g.bit_generator.state) for g in found if isinstance(g, np.random.Generator)]
+    def _random_states(self) -> list[object]:
+        """Return the states of all random generators: shared ones, some of spaces, and global ones.
+
+        Those of the classes of the environment and of their modules are among them.
+        """
+        found = [getattr(value, "_np_random", value) for value in self._shared.values()]
+        found = [g for g in (*found, *self._outside) if isinstance(g, np.random.Generator)]
+        own = (str(g.bit_generator.state) for g in found)
+        return [*own, random.getstate(), pickle.dumps(np.random.get_state())]
 
     def scale(self, first: float, last: float) -> float:
         """Return the factor of rewards of the first and of the last step; ValueError if none."""
-        factor = round(first / time_factor(1, self.horizon), 9)
+        factor = float(f"{first / time_factor(1, self.horizon):.13g}")  # 1, not 1 - 2**-53
         for time, reward in ((1, first), (self.horizon, last)):
-            if np.float32(factor * time_factor(time, self.horizon)) != np.float32(reward):
+            pay = np.float32(factor * time_factor(time, self.horizon))
+            if pay != np.float32(reward) or not np.isfinite(pay):
                 pays = f"{first:g} as the first and {last:g} as the last one"
                 raise ValueError(f"a step pays {pays}, which is no c (1 - 0.9 t / T)")
         return factor
@@ -189,7 +203,7 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
     for value in parts:
         kind = type(value)
         if kind in PLAIN:
-            key.append(value)
+            key.append(value if value == value else "nan")
         elif kind is tuple or (kind is np.ndarray and value.ndim):
             key.append((len(value),))
             _describe(value if kind is tuple else value.tolist(), key, known)
@@ -210,8 +224,12 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
 def _parts(value) -> Iterable:
     """Return the parts of an object: its entries, or what would be pickled of it."""
     kind = type(value)
-    if kind in (list, set, frozenset):
-        return value if kind is list else sorted(value, key=repr)
+    if kind is list:
+        return value
+    if kind in (set, frozenset):
+        if not all(type(part) in PLAIN | {tuple} for part in value):
+            raise ValueError("it holds a set of objects, which have no order")
+        return sorted(value, key=repr)
     if kind is dict:
         state = value
     elif _is_made_of_attributes(kind):
