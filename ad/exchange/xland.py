@@ -222,6 +222,15 @@ def new_file(path: Path) -> Generator[tuple]:
         sink.check()
 
 
+def create_arrays(group, arrays: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+    """Create compressed arrays [actors, T, ...] in an HDF5 group, from their shapes and dtypes."""
+    for name, (shape, dtype) in arrays.items():
+        chunks = (1, min(CHUNK, shape[1]), *shape[2:])
+        group.create_dataset(
+            name, shape, dtype, chunks=chunks, compression="gzip", compression_opts=6
+        )
+
+
 def _write_group(group, task: np.ndarray, history: History, export: Export) -> None:
     """Write the arrays of one history, an actor's chunk at a time."""
     arrays = history.arrays
@@ -233,11 +242,8 @@ def _write_group(group, task: np.ndarray, history: History, export: Export) -> N
     if expert is not None:
         dtypes["expert_actions"] = np.uint8
     shape = arrays["observation"].shape
-    compressed = {"compression": "gzip", "compression_opts": 6}
-    for name, dtype in dtypes.items():
-        own = shape if name == "states" else shape[:2]
-        chunks = (1, min(CHUNK, shape[1]), *own[2:])
-        group.create_dataset(name, own, dtype, chunks=chunks, **compressed)
+    shapes = {name: shape if name == "states" else shape[:2] for name in dtypes}
+    create_arrays(group, {name: (shapes[name], np.dtype(own)) for name, own in dtypes.items()})
     for actor in range(shape[0]):
         kept = {name: arrays[field][actor] for name, field in source.items()}
         kept["dones"] = arrays["terminated"][actor] | arrays["truncated"][actor]
