@@ -85,7 +85,7 @@ def run_page(run: Run, results: dict, curve: Chart) -> Page:
         *([Section(f"Scores by {noun}", [maps])] if maps else []),
         _scores(run, results),
         *(() if run.config.env.change else _search(results)),  # of tasks that stay
-        *_worlds(run, results),
+        *_worlds(run),
         *_data(run),
     ]
     if shown is not None:
@@ -222,7 +222,7 @@ def _search(results: dict) -> Iterator[Section]:
         yield Section("The search", [table, Text(notes)])
 
 
-def _worlds(run: Run, results: dict) -> Iterator[Section]:
+def _worlds(run: Run) -> Iterator[Section]:
     """Yield the section of other worlds that the model was evaluated in."""
     if worlds := world_results(run):
         noun = run.world.task_noun
@@ -230,7 +230,7 @@ def _worlds(run: Run, results: dict) -> Iterator[Section]:
             f"The same weights in worlds they were not trained in, on {noun}s that correspond to "
             f"no train {noun}."
         )
-        if "random_then_optimal" in results["references"]:
+        if any("random_then_optimal" in own["references"] for own in worlds.values()):
             text += (
                 " The random walk is that of each world: in a larger room, fewer walks hit the "
                 "goal."
