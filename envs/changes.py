@@ -17,7 +17,7 @@ from envs.rng import uniform
 if TYPE_CHECKING:
     from envs.world import World
 
-MOST_EPISODES = 2**31  # between two changes
+MOST_EPISODES = 2**53  # between two changes
 FIRST_EPISODES = 64  # of each environment whose tasks are computed at first; then twice as many
 
 

@@ -56,6 +56,7 @@ class TaskOracle:
     is not a cell.
     max_episode_steps: the env steps after which the world itself truncates an episode, None for
     never.
+    life: the env steps of a rollout that the facts are means over, None if any number is.
     success_ends: whether a success ends the episode, so that its length is that of the path.
     pays_once: whether only the first success of an episode pays.
     observation_factors: the shape for `np.unravel_index(observation, observation_factors)` if an
@@ -72,6 +73,7 @@ class TaskOracle:
     single_observation_space: Space
     single_action_space: Space
     task_noun: str = "task"
+    life: int | None = None
     action_names: tuple[str, ...] = ()
     task_grid: tuple[int, int] | None = None
     max_episode_steps: int | None = None

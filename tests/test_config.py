@@ -149,8 +149,12 @@ env.change --env.change 2 --split.num_train_tasks 79
 evaluation.worlds --evaluation.worlds [{"change":1.5}]
 evaluation.worlds --env.id BernoulliBandit-v0 --source.algorithm ucb --evaluation.episodes 12 \
   --evaluation.worlds [{"drift":0.1}]
-evaluation.worlds --env.id BernoulliBandit-v0 --source.algorithm ucb --evaluation.episodes 400 \
+evaluation.worlds --env.id BernoulliBandit-v0 --source.algorithm ucb --evaluation.episodes 20 \
   --evaluation.worlds [{"drift":0.1,"change":2}]
+evaluation.episodes --env.id BernoulliBandit-v0 --source.algorithm ucb --evaluation.episodes 21 \
+  --env.kwargs {"drift":0.1}
+source.settings.restarts --source.algorithm q_learning --source.settings.restarts true \
+  --source.settings.shared true
 evaluation.worlds --evaluation.worlds [{"change":2}] --split.num_train_tasks 79
 source.settings.window --source.algorithm posterior_sampling --source.settings.window 5
 source.algorithm --env.id DarkRoom-Hard-17x17-v1 --source.algorithm posterior_sampling \

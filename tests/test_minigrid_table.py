@@ -34,6 +34,8 @@ STRANGER = """
     from minigrid.core.world_object import Ball
     from minigrid.envs.empty import EmptyEnv
 
+    RANDOM = np.random.RandomState(0)
+
     class Stranger(EmptyEnv):
         # Every third time that the ball is toggled pays 2 (1 - 0.9 t / T), and changes its color.
         def _gen_grid(self, width, height):
@@ -261,6 +263,7 @@ def test_videos_and_renders_are_the_packages(observation):
 def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, folder, monkeypatch):
     place = stranger()
     gymnasium.register("Stranger-v0", envs.registry.load_class(place))
+    assert list(envs.registry.file_hashes(EMPTY, place, 3)) == [place]
     assert compare(place, [1, 2], 1000, made="Stranger-v0", size=4) > 20
     assert world(place, [1], arguments={"size": 4}).optimal_return([[1]], None) > 2
     assert not folder.exists()  # the source is newer than the process
@@ -282,6 +285,7 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
         ("reward *= self.rng.random() > 0.001", "draws random numbers"),
         ("self.action_space.sample()", "draws random numbers"),
         ("reward *= np.random.random() > 0.001", "draws random numbers"),
+        ("reward *= RANDOM.rand() > 0.001", "draws random numbers"),
         ("reward *= __import__('random').random() > 0.001", "draws random numbers"),
         ("self.visited.add(Ball('red'))", "a set of objects, which have no order"),
         ("raise SystemExit", "SystemExit"),

@@ -85,10 +85,10 @@ def tasks_can_change(config, world):
     yield Problem("env.change" if config.env.change else "evaluation.worlds", text)
 
 
-@constraint("evaluation.episodes", "env")
+@constraint("evaluation", "env")
 def rollouts_are_as_long_as_a_life(config, world):
     if text := _life_problem(config, config.env, world):
-        yield Problem("evaluation.episodes", text)
+        yield Problem("env.change" if config.env.change else "evaluation.episodes", text)
 
 
 @constraint("evaluation.policy", "method.name")
@@ -194,10 +194,11 @@ def model_can_be_evaluated_on_worlds(config, world):
 
 def _life_problem(config: Experiment, env: EnvConfig, world: TaskOracle) -> str | None:
     """Return what does not fit a world whose facts about a task are means over a `life`."""
-    life, steps = getattr(world, "life", None), config.evaluation.episodes * env.episode_length
+    own, life = config.evaluation, world.life
+    steps = own.env_steps or own.episodes * env.episode_length
     if life and env.change:
-        return "must not let tasks change that drift"
-    return None if life in (None, steps) else f"must make rollouts of {life} env steps, not {steps}"
+        return "cannot let tasks change that drift"
+    return None if life in (None, steps) else f"has rollouts of {steps} env steps, and needs {life}"
 
 
 def _method(config: Experiment):

@@ -38,7 +38,7 @@ def drop_replaced(file: YamlFile, overrides: Mapping[str, Any]) -> Iterator[str]
         if new == old:
             continue
         if setting == "model.memory":
-            with suppress(ValueError):  # an unknown one is refused later
+            with suppress(ValueError, TypeError):  # an unknown one is refused later
                 unused = MEMORIES.load(new).unused
                 paths = [path for path in paths if path.split(".")[1] in unused]
         for path in (*paths, "env.episode_length") if str(new) in PRESETS else paths:

@@ -33,9 +33,9 @@ class EnvConfig:
     """env steps after which an episode is truncated; a preset has its own number"""
     tasks: Optional[list[dict]] = field(None)
     """with a Gymnasium id: settings of the environment for each task, e.g. [{g: 9}, {g: 12}]"""
-    change: float = field(0.0, added=True)
+    change: float = field(0.0, added=True, at_most=2**31)
     """when the task changes in a context: n >= 1: after every n episodes; below 1: the probability
-    at the end of an episode; 0: never; with data.history_stride k, n k episodes in a history"""
+    at the end of an episode; 0: never. A history has data.history_stride times as many between"""
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,9 @@ def load_model(run: Run, world=None, step: int | None = None) -> SequenceModel:
     """Load the trained model of `run`, frozen; for the spaces of `world` if it is given.
 
     `step` is the train step of its checkpoint, None for the last one of a finished training. Raises
-    ConfigError if that is not there or its tasks, settings or weights differ from those configured,
-    CorruptError if the checkpoint is damaged. Earlier checkpoints are not used instead, since they
-    are other models.
+    ConfigError if that is not there, if its tasks or settings differ from those configured or its
+    weights from those of the class, CorruptError if the checkpoint is damaged. Earlier checkpoints
+    are not used instead, since they are other models.
     """
     device = choose_device(run.config)
     try:

@@ -65,7 +65,7 @@ def _world(env: EnvConfig) -> str:
     """Return what the tasks are of, and whether they change."""
     if not env.change:
         return env.id
-    often = f"every {env.change:g} episodes"
+    often = "after every episode" if env.change == 1 else f"every {env.change:g} episodes"
     if env.change < 1:
         often = f"after an episode with a probability of {env.change:g}"
     return f"{env.id} with tasks that change {often}"
@@ -116,7 +116,7 @@ CARD = """\
 # {config.name}
 
 A sequence model ({config.model.memory}) of {num_parameters:,} parameters that acts on its past
-transitions, and so learns in context to solve tasks of {world} that it was not trained on.
+transitions, and so learns in context to solve tasks that it was not trained on: of {world}.
 Method: {method}.
 
 - Trained {trained}; {held_out} tasks were held out.

@@ -233,7 +233,7 @@ def _kept_or_made(
 ) -> tuple[Results, str]:
     """Return the results at `path` and their title.
 
-    They are made unless they are readable, depend on just `about`, and are not `fresh`.
+    They are made anew with `fresh`, and unless they are readable and depend on just `about`.
     """
     with suppress(CorruptError, *UNREADABLE):
         written = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ the last action while no other one has a higher value: a walk that does not dith
 sooner (Dabney et al. 2021). With `remember_reward` a state is an observation and whether a reward
 above 0 came earlier in the episode. A reward that is paid once an episode, as in Dark Room Hard, is
 then a function of state and action, where it otherwise unlearns the goal by staying there. With
-`restarts` a table whose memory is contradicted starts again: the task must have changed.
+`restarts` a table whose memory is contradicted starts again, as where the task has changed.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ import numpy as np
 
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
+from ad.errors import SettingError
 from ad.sources.actors import Actors, actor_keys, draw_one_of
 from ad.sources.base import TabularSource, linear
 from envs.rng import uniform
@@ -58,7 +59,7 @@ class Settings:
     """whether states tell if a reward above 0 came earlier in the episode"""
     restarts: bool = field(False, added=True)
     """whether a table starts again where a pair that paid no longer pays, or one that did not pays,
-    in a deterministic world whose tasks change"""
+    in a deterministic world whose tasks change; not for shared tables"""
 
 
 class QLearning(TabularSource):
@@ -72,6 +73,14 @@ class QLearning(TabularSource):
     privileged_info = "nothing"
     paper = "Watkins and Dayan 1992; Sutton 1990"
     state_names = ("values", "counts", "last_action", "rewarded", "model")
+
+    @classmethod
+    def check(cls, config, world):
+        """Refuse `restarts` with `shared`, too: tasks of actors change at different steps."""
+        super().check(config, world)
+        own = cls.Settings(**config.source.settings)
+        if own.shared and own.restarts:
+            raise SettingError("source.settings.restarts", "must be false with a shared table")
 
     def __init__(self, settings: Settings, env, tasks, num_envs: int, keys):
         self.settings = settings

@@ -47,7 +47,7 @@ def shows_cells(part: Part) -> bool:
 def one_hot(cells: np.ndarray) -> np.ndarray:
     """Return encoded `cells`, uint8 [..., 3], as one-hot vectors, uint8 [..., 20].
 
-    The planes are 11 objects, 6 colors and 3 states. Raises ValueError for others.
+    The planes are 11 objects, 6 colors and 3 states. Raises ValueError for a cell with another one.
     """
     try:
         planes = [table[cells[..., index]] for index, table in enumerate(_TABLES)]

@@ -62,7 +62,8 @@ def make_table(minigrid_id: str, arguments: dict, settings: Settings, seed: int)
 def _reason(error: BaseException) -> str:
     """Return what an error says on one line, with its class unless it is a ValueError."""
     text = " ".join(str(error).split())
-    return text if type(error) is ValueError and text else f"{type(error).__name__} {text}".strip()
+    name = type(error).__name__
+    return text if text and type(error) is ValueError else f"{name}: {text}" if text else name
 
 
 def load_tables(

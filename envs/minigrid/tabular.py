@@ -31,6 +31,7 @@ MAX_STATES = 10_000
 # Steps do not change these, so snapshots share them; one that draws random numbers is refused.
 SHARED = (gymnasium.Space, np.random.Generator, EnvSpec, type, types.ModuleType)
 SHARED += (types.FunctionType, types.BuiltinFunctionType)
+GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 PLAIN = {str, int, float, bool, bytes, types.NoneType}
 
 
@@ -131,8 +132,8 @@ class _Layout:
         self._shared: dict[int, object] = {id(self.root): self.root}
         classes = type(root).__mro__[:-1]
         spaces = [vars(one) for kind in classes for one in (kind, sys.modules[kind.__module__])]
-        values = (value for space in spaces for value in space.values())
-        self._outside = [value for value in values if isinstance(value, np.random.Generator)]
+        values = itertools.chain.from_iterable(space.values() for space in spaces)
+        self._outside = [value for value in values if isinstance(value, GENERATORS)]
         self.reset(seed)
         self.horizon = int(self.root.max_steps)
         self.limit = min(self.horizon, most_steps or self.horizon)
@@ -171,10 +172,9 @@ class _Layout:
 
         Those of the classes of the environment and of their modules are among them.
         """
-        found = [getattr(value, "_np_random", value) for value in self._shared.values()]
-        found = [g for g in (*found, *self._outside) if isinstance(g, np.random.Generator)]
-        own = (str(g.bit_generator.state) for g in found)
-        return [*own, random.getstate(), pickle.dumps(np.random.get_state())]
+        found = (getattr(value, "_np_random", value) for value in self._shared.values())
+        own = [value for value in found if isinstance(value, GENERATORS)] + self._outside
+        return [random.getstate(), *map(pickle.dumps, [np.random.get_state(), *own])]
 
     def scale(self, first: float, last: float) -> float:
         """Return the factor of rewards of the first and of the last step; ValueError if none."""
@@ -208,7 +208,7 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
             key.append((len(value),))
             _describe(value if kind is tuple else value.tolist(), key, known)
         elif isinstance(value, np.generic | np.ndarray):
-            key.append(value.item())
+            key.append("nan" if value != value else value.item())
         elif isinstance(value, SHARED):
             # A reset makes another generator.
             key.append(None if isinstance(value, np.random.Generator) else id(value))
@@ -227,7 +227,7 @@ def _parts(value) -> Iterable:
     if kind is list:
         return value
     if kind in (set, frozenset):
-        if not all(type(part) in PLAIN | {tuple} for part in value):
+        if " at 0x" in repr(value):
             raise ValueError("it holds a set of objects, which have no order")
         return sorted(value, key=repr)
     if kind is dict:
