@@ -268,11 +268,11 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
     assert world(place, [1], arguments={"size": 4}).optimal_return([[1]], None) > 2
     assert not folder.exists()  # the source is newer than the process
     monkeypatch.setattr(table_files, "STARTED", float("inf"))
-    for line in ("pass", "ended = True", "reward = self._reward() / 300"):
+    for line in ("pass", "ended = True; reward = self._reward() / 300"):
         stranger(line)
         load_family.cache_clear()
         world(place, [1], arguments={"size": 4})
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,10 @@ class _Layout:
         Those of the classes of the environment and of their modules are among them.
         """
         found = (getattr(value, "_np_random", value) for value in self._shared.values())
-        own = [value for value in found if isinstance(value, GENERATORS)] + self._outside
-        return [random.getstate(), *map(pickle.dumps, [np.random.get_state(), *own])]
+        own = [str(g.bit_generator.state) for g in found if isinstance(g, np.random.Generator)]
+        numbers = np.random.get_bit_generator().state["state"]  # ty: ignore[missing-attribute]
+        shared = [random.getstate(), numbers["pos"], numbers["key"].tobytes()]
+        return [*shared, *own, *map(pickle.dumps, self._outside)]
 
     def scale(self, first: float, last: float) -> float:
         """Return the factor of rewards of the first and of the last step; ValueError if none."""
