@@ -174,9 +174,8 @@ class _Layout:
         """
         found = (getattr(value, "_np_random", value) for value in self._shared.values())
         own = [str(g.bit_generator.state) for g in found if isinstance(g, np.random.Generator)]
-        numbers = np.random.get_bit_generator().state["state"]  # ty: ignore[missing-attribute]
-        shared = [random.getstate(), numbers["pos"], numbers["key"].tobytes()]
-        return [*shared, *own, *map(pickle.dumps, self._outside)]
+        numpy = np.random.get_bit_generator().state  # ty: ignore[missing-attribute]
+        return [random.getstate(), *own, *map(pickle.dumps, [numpy, *self._outside])]
 
     def scale(self, first: float, last: float) -> float:
         """Return the factor of rewards of the first and of the last step; ValueError if none."""
