@@ -17,6 +17,7 @@ from ad.config.parser import load_file
 from ad.data.checkpoints import checkpoint_at
 from ad.data.histories import HistoryStore
 from ad.data.manifest import read_manifest
+from ad.data.store import PARTIAL
 from ad.runtime.locks import locked
 from ad.runtime.run import Run
 from ad.sources.demonstration_entries import parse_entries
@@ -296,7 +297,7 @@ def test_interrupted_demonstrations_resume_with_the_same_agents_only(
     assert collected_folders(tmp_path)[0].startswith("darkroom_v0-stable_baselines3")
     if changed:
         learning.write_text(LEARNING.replace("1e-2", "1e-3"))
-    assert collect(run) == 2 and not list(histories.path.glob(".partial-*"))
+    assert collect(run) == 2 and not list(histories.path.glob(f"{PARTIAL}*"))
     told = capsys.readouterr().err
     assert ("files that its source reads have changed" in told) == changed
     assert ("resuming 2 histories" in told) != changed

@@ -136,11 +136,14 @@ def test_rows_and_groups_have_the_settings_of_others_that_they_name(tmp_path):
     assert (config.env.kwargs["size"], config.env.episode_length) == (4, 5)
 
 
-def test_a_row_or_a_group_may_have_fewer_runs_than_the_board(tmp_path):
-    content = changed(changed(BOARD, "rows/clone/runs", 2), "groups/room/runs", 1)
+@pytest.mark.parametrize(("of_group", "expected"), [(None, [0, 1, 2]), (1, [0])])
+def test_a_row_or_a_group_may_have_fewer_runs_than_the_board(tmp_path, of_group, expected):
+    content = changed(changed(BOARD, "rows/clone/runs", 2), "groups/room/runs", of_group)
     sweep = write_sweep(tmp_path, content, board="core")
-    runs = [(run.row, run.config.training.train_seed) for run in sweep.planned_runs()]
-    assert runs == [("distillation", 0), ("clone", 0), ("clone", 1)]
+    seeds = {
+        cell.row: [run.config.training.train_seed for run in cell.runs] for cell in sweep.cells
+    }
+    assert seeds == {"distillation": expected, "clone": [0, 1]}
 
 
 def test_runs_are_chosen_by_titles_and_seeds(tmp_path):

@@ -2,7 +2,7 @@
 
 With `--source.algorithm q_learning` over a file of A2C, the file's `source.settings` are those of
 A2C, and none of them is taken over. Settings of a section that every component shares, such as
-`source.env_steps`, stay.
+`source.env_steps`, stay, and so do those of a memory that the new memory has too.
 """
 
 from collections.abc import Iterator, Mapping

@@ -35,7 +35,7 @@ class EnvConfig:
     """with a Gymnasium id: settings of the environment for each task, e.g. [{g: 9}, {g: 12}]"""
     change: float = field(0.0, added=True, at_most=2**31)
     """when the task changes in a context: n >= 1: after every n episodes; below 1: the probability
-    at the end of an episode; 0: never. A history has data.history_stride times as many between"""
+    at the end of an episode; 0: never. Of a history, data.history_stride episodes count as one"""
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,9 @@ def make_table(minigrid_id: str, arguments: dict, settings: Settings, seed: int)
 def _reason(error: BaseException) -> str:
     """Return what an error says on one line, with its class unless it is a ValueError."""
     text = " ".join(str(error).split())
-    name = type(error).__name__
-    return text if text and type(error) is ValueError else f"{name}: {text}" if text else name
+    if type(error) is ValueError and text:
+        return text
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def load_tables(
