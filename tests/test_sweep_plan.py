@@ -152,6 +152,8 @@ def test_runs_are_chosen_by_titles_and_seeds(tmp_path):
     assert {run.config.training.train_seed for run in sweep.select(seeds=[1])} == {1}
     with pytest.raises(ConfigError, match="no group 'encodr'; did you mean encoder"):
         sweep.select(["encodr"])
+    with pytest.raises(ConfigError, match="no run of these groups, rows and seeds"):
+        sweep.select(seeds=[77])
 
 
 def test_a_grid_is_every_combination(tmp_path):

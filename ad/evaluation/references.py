@@ -21,7 +21,7 @@ from ad.data.store import load_history
 from ad.evaluation import metrics
 from ad.evaluation.metrics import LAST
 from ad.evaluation.results import Evaluation
-from ad.evaluation.source_play import learned_returns, restarted_returns
+from ad.evaluation.source_play import learned_returns
 from ad.methods.policy import Policy
 from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import rollout_tasks
@@ -84,7 +84,7 @@ def _references_of_changes(
             for name, own in random.items()
         },
         "tabular_learner": learned_returns(config.env, evaluations),
-        "restarted_learner": restarted_returns(config.env, evaluations),
+        "restarted_learner": learned_returns(config.env, evaluations, restarted=True),
     }
     return {
         name: {s: Reference(own, success_or_nan(world, own)) for s, own in by_split.items()}

@@ -40,56 +40,35 @@ def source_rollouts(config: Experiment, split: Split) -> dict[str, Rollout]:
     return rollouts_by_split(parts, (settings.eval_seeds, settings.train_eval_seeds), play)
 
 
-def learned_returns(env: EnvConfig, evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
+def learned_returns(
+    env: EnvConfig, evaluations: dict[str, Evaluation], restarted: bool = False
+) -> dict[str, np.ndarray]:
     """Return the returns of the tabular learner's episodes by split, float64 [K, S, E] each.
 
-    `evaluations` have the tasks, evaluation seeds and episodes. Returns {} in a world whose
-    observations have no numbers, and where learning would take more than MAX_STEPS or MAX_VALUES.
-    """
-    shapes = {split: evaluation.returns.shape for split, evaluation in evaluations.items()}
-    played = [
-        (seed, task)
-        for split, evaluation in evaluations.items()
-        for seed in range(shapes[split][1])
-        for task in evaluation.tasks
-    ]
-    num_episodes = max(shape[2] for shape in shapes.values())
-    algorithm = _algorithm(env, len(played), num_episodes)
-    if algorithm is None:
-        return {}
-    config = Experiment(env=env, source=SourceConfig(algorithm=algorithm))
-    changes = task_changes(env, [one.tasks for one in evaluations.values()], played)
-    returns = play_source(config, played, num_episodes, (), changes).returns
-    stops = np.cumsum([shape[0] * shape[1] for shape in shapes.values()])[:-1]
-    parts = zip(shapes.items(), np.split(returns, stops), strict=True)
-    return {
-        split: part.reshape(shape[1], shape[0], -1).swapaxes(0, 1) for (split, shape), part in parts
-    }
-
-
-def restarted_returns(env: EnvConfig, evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
-    """Return what `learned_returns` does, for learners that start from nothing at each change.
-
-    They are learners of still tasks: one for each task that a rollout comes to.
+    `evaluations` have the tasks, evaluation seeds and episodes. A learner that is `restarted`
+    starts from nothing at each change of its task, with the settings for tasks that stay. Returns
+    {} in a world whose observations have no numbers, and where learning would take more than
+    MAX_STEPS or MAX_VALUES.
     """
     played, places = [], []  # a learner each: its seed and task; where its episodes are
-    for split, evaluation in evaluations.items():
-        assert evaluation.present is not None  # tasks change
-        for (k, s), _ in np.ndenumerate(evaluation.present[..., 0]):
-            tasks = evaluation.present[k, s]
-            num_tasks, num_seeds, _ = evaluation.present.shape
-            for number, (first, stop) in enumerate(itertools.pairwise(first_episodes(tasks))):
-                # The first is that of `learned_returns`, a further one has a seed of its own.
+    for split, own in evaluations.items():
+        num_tasks, num_seeds, num_episodes = own.returns.shape
+        for s, k in np.ndindex(num_seeds, num_tasks):
+            tasks = np.full(num_episodes, k) if own.present is None else own.present[k, s]
+            starts = first_episodes(tasks) if restarted else [0, num_episodes]
+            for number, (start, stop) in enumerate(itertools.pairwise(starts)):
+                # The first one has the seed of a learner that goes on, further ones have their own.
                 seed = s if not number else s + num_seeds * (1 + k + num_tasks * (number - 1))
-                played.append((seed, evaluation.tasks[tasks[first]]))
-                places.append((split, k, s, slice(first, stop)))
+                played.append((seed, own.tasks[tasks[start]]))
+                places.append((split, k, s, slice(start, stop)))
+    env = replace(env, change=0.0) if restarted else env
     longest = max(own.stop - own.start for *_, own in places)
-    env = replace(env, change=0.0)
     if (algorithm := _algorithm(env, len(played), longest)) is None:
         return {}
     config = Experiment(env=env, source=SourceConfig(algorithm=algorithm))
+    changes = task_changes(env, [one.tasks for one in evaluations.values()], played)
+    learned = play_source(config, played, longest, (), changes).returns
     returns = {split: np.zeros(own.returns.shape) for split, own in evaluations.items()}
-    learned = play_source(config, played, longest).returns
     for (split, k, s, own), values in zip(places, learned, strict=True):
         returns[split][k, s, own] = values[: own.stop - own.start]
     return returns

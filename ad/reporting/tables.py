@@ -10,8 +10,8 @@ REFERENCE_TITLES = {
     "source": "source, first episodes",
     "source_end": "source, last episodes",
     "tabular_learner": "tabular learner from nothing",
-    "restarted_learner": "tabular learner, restarted at each change",
-    "random": "random",
+    "restarted_learner": "tabular learner restarted at each change",
+    "random": "random actions",
     "random_then_optimal": "random walk until found, then shortest path",
     "explorer": "best known policy",
     "ceiling": "ceiling: at most an episode of new cells",
@@ -85,7 +85,7 @@ def runs_table(groups: Sequence[dict[str, dict | str]]) -> Table:
     of a group is the random walk that takes shortest paths once it has reached the goal.
     """
     rows = [row for group in groups for row in _group_rows(group)]
-    return Table(["run", *_headings(columns("run", "change")), "training"], rows)
+    return Table(["run", *_headings(columns("run", "change")), "training, s"], rows)
 
 
 def reference_title(name: str) -> str:
@@ -117,7 +117,7 @@ def _group_rows(runs: dict[str, dict | str]) -> list[list[str]]:
         [
             name,
             *(_cell(score, result["splits"]["held_out"]) for score in shown),
-            number(result["timing"].get("train_s"), ".0f") + " s",
+            number(result["timing"].get("train_s"), ".0f"),
         ]
         for name, result in group.items()
     ]

@@ -236,15 +236,16 @@ class _FindingsTable:
                 test = value["labels"].get(config.columns, "")
                 row = cells.setdefault((self._label(value), test), {})
                 row.setdefault(model, []).append(value)
-        tests, rows = list(dict.fromkeys(test for _, test in cells)), []
+        tests, rows, told = list(dict.fromkeys(test for _, test in cells)), [], set()
         header = [config.rows, "what it says", config.columns, "how"]
         shown = [n for n in range(4) if header[n] and (config.words or n % 2 == 0)]
         for (label, test), row in cells.items():
-            says, *how = config.words.get(label, [""] * (len(tests) + 1))
-            is_first = test == tests[0]
-            texts = [label * is_first, says * is_first, test, how[tests.index(test)]]
+            says, *how = config.words.get(label, [""])
+            how += [""] * len(tests)
             verdicts = [_verdict(config, row.get(model, [])) for model in config.models]
             if {*verdicts} != {UNKNOWN}:  # a claim may have no such test
+                first, told = label not in told, {*told, label}
+                texts = [label * first, says * first, test, how[tests.index(test)]]
                 rows.append([*(texts[n] for n in shown), *verdicts])
         header = [*(header[n] for n in shown), *config.models]
         return Table(header, rows, tuple(range(len(header))))

@@ -161,7 +161,8 @@ def _values(folder: Path, results: dict) -> dict[str, Any]:
 def _curve(returns: np.ndarray, per_task: Sequence[dict]) -> dict[str, float]:
     """Return shares of the optimal return by episode, of returns [K, S, E].
 
-    Returns {} unless all optimal returns are above 0.
+    Returns {} unless all optimal returns are above 0. Where tasks change, a return is compared with
+    the mean of the optimal returns of the rollout's tasks.
     """
     optimal = [task["optimal_return"] for task in per_task]
     if not all(optimum is not None and optimum > 0 for optimum in optimal):

@@ -21,18 +21,12 @@ from ad.sweeps.plan import Cell, Sweep
 from ad.sweeps.records import read_records
 from ad.sweeps.results import SweepResults, sweep_results, tuning_scores
 
-FOOTNOTE = (
-    "A mean NAUC below that of the tabular learner from nothing: over all its episodes the model "
-    "has a lower return than an agent that learns the task without any training. The tabular "
-    "learner is UCB1 on bandits and Q-learning elsewhere, with default settings; in runs of "
-    "versions before 0.3.0, with those of the world's learner where that is the same algorithm."
-)
 ENTRIES = (
     "Rows that begin with “entry” are from outside. Their scores are those of an evaluation here, "
     "not claims; what they were trained on, and what their makers knew, is not verified. They are "
     "in no comparison."
 )
-PAIRED_FOOTNOTE = (
+FOOTNOTE = (
     "An NAUC that is below that of {}, by pairs of runs: the p value, corrected for all cells of "
     "rows that know nothing and have three or more pairs (Holm 1979), is below 0.05. The "
     "comparisons that the plan names are corrected for fewer cells, so that a row without a mark "
@@ -95,9 +89,8 @@ def sweep_page(results: SweepResults) -> Page:
     sections = [_group_section(results, group, folder) for group in sweep.groups]
     shown = (block for own in sections for block in own.blocks if isinstance(block, Table))
     if any(tables.BELOW_LEARNER in cell for own in shown for row in own.rows for cell in row):
-        learner = sweep.config.learner
-        note = PAIRED_FOOTNOTE.format(learner) if learner else FOOTNOTE
-        sections.append(Section("", [Text(f"{tables.BELOW_LEARNER.strip()} {note}")]))
+        note = f"{tables.BELOW_LEARNER.strip()} {FOOTNOTE.format(sweep.config.learner)}"
+        sections.append(Section("", [Text(note)]))
     return Page(title, subtitle, [_head(sweep, results), *sections])
 
 
@@ -294,8 +287,8 @@ def _published(sweep: Sweep, group: str) -> Table | None:
     if not sweep.config.published:
         return None
     with open(sweep.config.published, newline="", encoding="utf-8") as file:
-        header, *lines = list(csv.reader(file))
-    if any(len(line) != len(header) for line in lines):
+        header, *lines = list(csv.reader(file)) or [[]]
+    if not header or any(len(line) != len(header) for line in lines):
         raise ConfigError(f"{sweep.config.published} has a line with too few or too many cells")
     rows = [line[1:] for line in lines if line[0] == group]
     return Table(header[1:], rows, tuple(range(len(header) - 1))) if rows else None

@@ -138,7 +138,7 @@ class Sweep:
         """Return the planned runs of some groups, rows and seeds, where any are given.
 
         The title of a row whose settings the board tries means all rows that try them. Raises
-        ConfigError for a title that the board does not have.
+        ConfigError for a title that the board does not have, and if there is no such run.
         """
         rows = [own for row in rows for own in self.tried.get(row, [row])]
         check_titles(f"{self.path} has no group", groups, {cell.group for cell in self.cells})
@@ -151,7 +151,10 @@ class Sweep:
         # Of the runs of the whole board, which are evaluated in the worlds of all its groups.
         keys = {run.key for cell in chosen for run in cell.runs}
         runs = [run for run in self.planned_runs() if run.key in keys]
-        return [run for run in runs if not seeds or run.config.training.train_seed in seeds]
+        chosen_runs = [r for r in runs if not seeds or r.config.training.train_seed in seeds]
+        if not chosen_runs:
+            raise ConfigError(f"{self.path} has no run of these groups, rows and seeds")
+        return chosen_runs
 
 
 def settings_text(settings: dict[str, Any]) -> str:

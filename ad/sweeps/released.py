@@ -22,7 +22,6 @@ from ad.sweeps.tables import knows
 CARD = """\
 ---
 library_name: {library}
-license: mit
 pipeline_tag: reinforcement-learning
 ---
 

@@ -23,19 +23,15 @@ from ad.evaluation.scores import (
     split_means,
 )
 from ad.registry import METHODS, SOURCES
+from ad.reporting.tables import REFERENCE_TITLES
 from ad.sweeps.plan import Cell, PlannedRun, Sweep, reads_histories
 from ad.sweeps.records import Record, Records, read_records
 
 Place = tuple[str, str]  # the titles of a group and a row
 SHARE = "share_of_optimum_last10"
 NORMALIZED = "normalized_return_last10"
-OPTIMAL, TABULAR_LEARNER = "optimal policy", "tabular learner from nothing"
-REFERENCE_TITLES = {
-    "random": "random actions",
-    "tabular_learner": TABULAR_LEARNER,
-    "restarted_learner": "tabular learner restarted at each change",
-    "explorer": "best known policy",
-}
+OPTIMAL = "optimal policy"
+REFERENCES = ("random", "tabular_learner", "restarted_learner", "explorer")
 SOURCE_TITLES = {  # by the histories that the source agents made
     "learner": "the learner itself, on train tasks",
     "informed": "the informed source itself, on train tasks",
@@ -82,7 +78,7 @@ class SweepResults:
         known, own = self.known(place, score, world), SCORES[score]
         if self.sweep.config.paired:
             return estimate(known, low=own.low, high=own.high, least=LEAST_RUNS)
-        if known and self.deviation and score == self.sweep.config.score:
+        if known and not world and self.deviation and score == self.sweep.config.score:
             mean = sum(known) / len(known)
             return self.deviation.estimate(mean, len(known), low=own.low, high=own.high)
         splits = [
@@ -110,8 +106,10 @@ class SweepResults:
     @cached_property
     def settings(self) -> list[list[float]]:
         """The compared score of each distinct experiment, one number a run."""
-        score = self.sweep.config.score
-        distinct = {tuple(r.key for r in own): self.known(p, score) for p, own in self.made.items()}
+        score, groups, distinct = self.sweep.config.score, self.sweep.groups, {}
+        for place, own in self.made.items():
+            key = groups[place[0]].world, *(record.key for record in own)
+            distinct[key] = self.known(place, score)
         return list(distinct.values())
 
     @cached_property
@@ -250,10 +248,10 @@ def references(results: SweepResults, group: str) -> dict[str, dict[str, float]]
     scores: dict[str, dict[str, float]] = {}
     if max(_of_first(results, group, lambda r: r.score("optimal_return")), default=0) > 0:
         scores[OPTIMAL] = dict.fromkeys([NORMALIZED, *shares], 1.0)
-    for name, title in REFERENCE_TITLES.items():
+    for name in REFERENCES:
         histories = WITH_LEARNER if name == "tabular_learner" else HISTORIES
         if naucs := _of_first(results, group, partial(reference_nauc, name=name), histories):
-            scores[title] = {"nauc": sum(naucs) / len(naucs)}
+            scores[REFERENCE_TITLES[name]] = {"nauc": sum(naucs) / len(naucs)}
     if random := scores.get(REFERENCE_TITLES["random"]):  # its return is that of every episode
         random |= dict.fromkeys(shares, random["nauc"]) | {NORMALIZED: 0.0}
     for histories, title in SOURCE_TITLES.items():

@@ -26,12 +26,11 @@ from ad.evaluation.scores import (
 )
 from ad.methods import build_method
 from ad.reporting.page import Chart, Choice, Table
+from ad.reporting.tables import REFERENCE_TITLES
 from ad.runtime.run import world_title
 from ad.sweeps.plan import Cell, reads_histories, settings_text
 from ad.sweeps.results import (
     LEAST_RUNS,
-    REFERENCE_TITLES,
-    TABULAR_LEARNER,
     Place,
     SweepResults,
     histories_of,
@@ -43,7 +42,7 @@ from ad.sweeps.results import (
 
 SHOWN_REFERENCES = ("random_then_optimal", "explorer")
 REFERENCES_HEADING = "NAUC of random walk, best known policy"
-BELOW_LEARNER = " †"  # behind an NAUC that is below that of the tabular learner
+BELOW_LEARNER = " †"  # behind an NAUC that is below that of the learner
 NOT_VERIFIED = "not verified"  # what the maker of an entry knew
 FIFTHS = tuple(f"success_fifth_{k}" for k in range(1, 6))
 VERDICTS = (BETTER, WORSE, NOT_SIGNIFICANT)
@@ -61,19 +60,13 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
         return _calibration_table(results, group, folder)
     scores, means = own.scores or config.scores, [] if own.scores else config.means
     reference_scores = references(results, group) if sweep.rows else {}
-    least = reference_scores.get(TABULAR_LEARNER, {}).get("nauc")
     baseline, rows = sweep.baseline(group), []
     for cell in sweep.cells_of(group):
         place = group, cell.row
         for world in _worlds(results, cell):
             cells = [results.text(place, name, world) for name in scores]
             cells += [results.text(place, name, world, interval=False) for name in means]
-            nauc = results.estimate(place, "nauc", world).mean
-            if config.learner:
-                is_below = not world and place in results.below_learner
-            else:
-                is_below = least is not None and nauc is not None and nauc < least
-            if is_below and "nauc" in scores:
+            if not world and place in results.below_learner and "nauc" in scores:
                 cells[scores.index("nauc")] += BELOW_LEARNER
             compared = None if world else results.comparisons.get(place)
             against = compared.text() if compared else UNKNOWN
@@ -438,10 +431,10 @@ def tasks_chart(results: SweepResults, group: str) -> Choice | None:
     shares: dict[str, dict[str, float]] = {}
     for place, records in results.made.items():
         tasks = [record.values[""]["per_task"] for record in records]
-        if place[0] == group and all(tasks):
+        if place[0] == group and any(tasks):  # runs may have splits of their own
             shares[place[1]] = {
                 task: float(np.mean([own[task] for own in tasks if task in own]))
-                for task in tasks[0]
+                for task in dict.fromkeys(task for own in tasks for task in own)
             }
     if not shares:
         return None

@@ -41,8 +41,7 @@ def sweep(
         raise ConfigError("--file is missing: only --status true is for all sweeps")
     from ad.sweeps.load import load_sweep
     from ad.sweeps.pages import page_marks, write_page
-    from ad.sweeps.records import merge_records, read_records
-    from ad.sweeps.results import sweep_results
+    from ad.sweeps.records import merge_records
     from ad.sweeps.run import list_runs, new_measure, prepare_missing, run_missing, take_shard
 
     if file is None:
@@ -54,13 +53,12 @@ def sweep(
     if merge:
         return merge_records(plan.records, [Path(name) for name in merge])
     page_marks(plan)  # raises an error before any run is made
-    root = root or LOGS / file.stem
-    whole, measure = sweep_results(plan, read_records(plan.records)).sweep, new_measure(plan)
-    own = take_shard(measure, whole.select(groups, rows, seeds), *shard)
+    root, measure = root or LOGS / file.stem, new_measure(plan)
+    own = take_shard(measure, plan.select(groups, rows, seeds), *shard)
     if release:
         from ad.sweeps.released import release_models
 
-        return release_models(whole, own, root, release)
+        return release_models(plan, own, root, release)
     if status:
         return list_runs(plan.records, measure, own, root)
     if not table:
