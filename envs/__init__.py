@@ -95,10 +95,19 @@ def make_vec(
 def changing(env_id: str, world: World | GymnasiumVectorEnv, changes: Changes, **kwargs) -> World:
     """Return `world`, which `make_base` made with `kwargs`, with tasks that change.
 
-    Raises ValueError unless it is a World: another environment cannot hand its state over.
+    Raises ValueError unless it is a World, since another environment cannot hand its state over,
+    whose tasks do not drift, and for a schedule of other environments or other tasks.
     """
+    cannot = f"the tasks of {env_id} cannot change: "
     if not isinstance(world, World):
-        raise ValueError(f"the tasks of {env_id} cannot change: it is no envs.world.World")
+        raise ValueError(f"{cannot}it is no envs.world.World")
+    if world.life is not None:
+        raise ValueError(f"{cannot}they drift")
+    if len(changes.keys) != world.num_envs:
+        raise ValueError(f"{cannot}{len(changes.keys)} keys, and {world.num_envs} environments")
+    known = {*map(tuple, world.all_tasks().tolist())}
+    if not all(known.issuperset(map(tuple, pool.tolist())) for pool in changes.pools):
+        raise ValueError(f"{cannot}a pool has a task of another world")
     new_world = cast(Callable[..., World], partial(make_base, env_id, **kwargs))
     return cast(World, ChangingTasks(world, new_world, changes))  # which has its interface
 

@@ -35,8 +35,8 @@ class Changes:
     probability of a change at the end of an episode. keys: N 64-bit keys; environments with equal
     keys, pools and first tasks have equal sequences. pools: for each environment the tasks,
     int [P, D], all different, that it moves between, its first one among them; a change leads to
-    any of the P - 1 others with equal probability. Raises ValueError for a bad rate and for a pool
-    of one task.
+    any of the P - 1 others with equal probability. Raises ValueError for a bad rate, for a pool of
+    one task or with equal tasks, and unless there are as many pools as keys.
     """
 
     rate: float
@@ -46,8 +46,13 @@ class Changes:
     def __post_init__(self):
         if problem := rate_problem(self.rate):
             raise ValueError(f"the rate {problem}")
-        if min(map(len, self.pools)) < 2:
+        object.__setattr__(self, "pools", [np.asarray(pool) for pool in self.pools])
+        if len(self.keys) != len(self.pools):
+            raise ValueError(f"{len(self.keys)} keys are not those of {len(self.pools)} pools")
+        if any(len(pool) < 2 for pool in self.pools):
             raise ValueError("a task cannot change where its part of the split has no other one")
+        if any(len(np.unique(pool, axis=0)) < len(pool) for pool in self.pools):
+            raise ValueError("the tasks of a pool must all be different")
 
     def places(self, first: np.ndarray, episodes: int) -> np.ndarray:
         """Return the index into its pool of each environment's task by episode, int64 [N, E].
@@ -97,7 +102,10 @@ class ChangingTasks(VectorWrapper):
     def reset(self, *, seed=None, options: dict | None = None):
         """Begin an episode as `World.reset` does, in the tasks of the schedule."""
         mask = self.env.reset_mask(options)
-        seeds = np.broadcast_to(np.array(seed, object), mask.shape)
+        seeds = np.array(seed, object)
+        if seeds.ndim and len(seeds) != self.num_envs:
+            raise ValueError(f"expected {self.num_envs} seeds, got {len(seeds)}")
+        seeds = np.broadcast_to(seeds, mask.shape)
         restarts = [one is not None or not self.env.is_reset for one in seeds]
         self._enter(np.where(mask, np.where(restarts, 0, self._episode + 1), self._episode))
         return self.env.reset(seed=seed, options=options)

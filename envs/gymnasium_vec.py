@@ -164,6 +164,7 @@ class GymnasiumVectorEnv(TaskOracle, VectorEnv):
     def step(self, actions, active: np.ndarray | None = None):
         """Step the environments; those not `active`, bool [N], stay as they are with reward 0."""
         actions = check_actions(actions, self.num_envs, self.num_actions)
+        self.check_masks(actions, slice(None) if active is None else np.flatnonzero(active))
         if active is not None:
             actions[~active] = NO_STEP
         observations, rewards, terminated, truncated, _ = self._envs.step(actions)

@@ -7,6 +7,7 @@ from functools import cached_property
 from types import EllipsisType
 
 import numpy as np
+from gymnasium.error import InvalidAction
 from gymnasium.spaces import Discrete, Space
 
 
@@ -70,6 +71,7 @@ class TaskOracle:
     things: what `put(thing, x, y)` puts into a cell of the grid, empty if grids cannot be edited.
     """
 
+    tasks: np.ndarray
     single_observation_space: Space
     single_action_space: Space
     task_noun: str = "task"
@@ -91,6 +93,20 @@ class TaskOracle:
         """The largest number A of actions of a task."""
         assert isinstance(self.single_action_space, Discrete)  # as `check_action_space` has said
         return int(self.single_action_space.n)
+
+    @cached_property
+    def _masks(self) -> np.ndarray | None:
+        """The actions of each environment's task, bool [N, A]; None if each task has all."""
+        return self.action_mask(self.tasks)
+
+    def check_masks(self, actions: np.ndarray, envs: np.ndarray | slice) -> None:
+        """Raise InvalidAction if one of `envs` gets an action that its task does not have."""
+        if self._masks is None:
+            return
+        allowed = self._masks[np.arange(len(actions)), actions][envs]
+        if not allowed.all():
+            wrong = actions[envs][~allowed].tolist()
+            raise InvalidAction(f"the tasks of these environments do not have the actions {wrong}")
 
     @abstractmethod
     def all_tasks(self) -> np.ndarray:

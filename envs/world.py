@@ -16,12 +16,11 @@ or the slice of all N, for which M = N.
 
 import operator
 from abc import abstractmethod
-from functools import cached_property
 from typing import ClassVar
 
 import gymnasium
 import numpy as np
-from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
@@ -157,20 +156,6 @@ class World(TaskOracle, VectorEnv):
     @property
     def _all_state_names(self) -> tuple[str, ...]:
         return ("_keys", "_draws", *self.state_names)
-
-    @cached_property
-    def _masks(self) -> np.ndarray | None:
-        """The actions of each environment's task, bool [N, A]; None if each task has all."""
-        return self.action_mask(self.tasks)
-
-    def check_masks(self, actions: np.ndarray, envs: Envs) -> None:
-        """Raise InvalidAction if one of `envs` gets an action that its task does not have."""
-        if self._masks is None:
-            return
-        allowed = self._masks[np.arange(self.num_envs), actions][envs]
-        if not allowed.all():
-            wrong = actions[envs][~allowed].tolist()
-            raise InvalidAction(f"the tasks of these environments do not have the actions {wrong}")
 
     def _require_reset(self, method: str) -> None:
         if not self.is_reset:

@@ -73,12 +73,24 @@ def test_the_goal_of_a_room_moves_between_two_episodes():
     assert env.unwrapped.tasks[:, 1].tolist() == [3, 4]  # a seed restarts the schedule
 
 
+def changing(pool, env_id="DarkRoom-v0", keys=(1, 2), **kwargs):
+    """Return two environments whose tasks change after each episode."""
+    changes = Changes(1, keys, [np.array(pool)] * len(keys))
+    return envs.make_vec(env_id, [pool[0]] * 2, 3, changes=changes, **kwargs)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda: Changes(2.5, [1], [POOL]), "whole number of episodes, not 2.5"),
         (lambda: Changes(-1, [1], [POOL]), "not -1"),
         (lambda: Changes(2, [1], [POOL[:1]]), "no other one"),
+        (lambda: Changes(2, [1, 2], [POOL]), "2 keys are not those of 1 pools"),
+        (lambda: Changes(2, [1], [np.repeat(POOL, 2, 0)]), "must all be different"),
+        (lambda: changing([[0, 1], [0, 2]]).reset(seed=[1]), "expected 2 seeds, got 1"),
+        (lambda: changing([[0, 1], [40, 1]]), "a pool has a task of another world"),
+        (lambda: changing([[0, 1], [0, 2]], keys=[1]), "1 keys, and 2 environments"),
+        (lambda: changing([[1], [3]], "BernoulliBandit-v0", drift=0.1), "drift"),
         (lambda: Changes(2, [1], [POOL]).tasks(np.array([[7]]), 3), "one of those"),
         (
             lambda: envs.make_vec(

@@ -28,7 +28,9 @@ READERS = METHODS | {
         for name, words in METHODS.items()
         for memory in MEMORIES
         if memory not in ("transformer", "xl")  # without a window, or that reaches beyond it
-        and (memory != "retrieval" or name not in ("decision transformer", "clone"))
+        and (
+            memory != "retrieval" or name not in ("decision transformer", "clone", "context value")
+        )
     },
     **{
         f"{memory} of segments": ["--training.segments", "4", "--model.memory", memory]

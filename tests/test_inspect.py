@@ -11,8 +11,10 @@ from ad.cli import VERBS, exit_code
 from ad.errors import ConfigError, CorruptError
 from ad.interpret import contexts, inspect
 from ad.interpret.analyses import probes
+from ad.interpret.analyses.bank import BANK, BY_HAND, Bank, probabilities, save_situation
 from ad.interpret.analyses.lens import Lens
 from ad.interpret.analysis import Choice, Subject, over_groups
+from ad.interpret.changes import make_queries, shortened
 from ad.interpret.inspect import ALL, inspect_run
 from ad.interpret.labeled import LabeledArray, intervals, load, save, stack
 from ad.registry import ANALYSES
@@ -86,7 +88,11 @@ SUITE = METHODS | {
         *(*METHODS["decision transformer"], "--model.tokenizer", "conditioned"),
         *(*SINGLE, "--model.position", "env_time", "--model.norm", "none"),
     ],
+    "asked across episodes": [
+        *(*METHODS["decision transformer"], "--method.settings", "{across_episodes: true}"),
+    ],
     "algorithm distillation on a single task": ["--split.num_held_out", "1"],
+    "algorithm distillation of a single task": ["--split.num_train_tasks", "1"],
 }
 
 
@@ -108,6 +114,19 @@ def test_analyses_of_every_method_return_the_arrays_that_they_declare(
             assert axes and axes.items() <= analysis.arrays.items()
         table = analysis.table(results)
         assert {len(row) for row in table.rows} <= {len(table.header)}
+
+
+def test_decisions_of_contexts_of_any_length_are_saved_together(collected):
+    subject = Subject(*untrained(collected("inspect", *TINY)))
+    queries, alone = make_queries(subject.contexts, 1), []
+    for length in (3, 5, 2):
+        cut = shortened(queries, length)
+        decided = np.arange(length + 1) == cut.last[:, None]
+        contexts = replace(cut.contexts, decided=decided)
+        alone.append(probabilities(subject, contexts))
+        save_situation(subject, contexts, BY_HAND)
+    (kept,) = Bank.load(subject.run.folder / "inspect" / BANK, subject.model).kept
+    np.testing.assert_allclose(kept.probability, np.concatenate(alone), atol=1e-6)
 
 
 @pytest.mark.parametrize("segments", [1, 2])

@@ -185,7 +185,7 @@ def test_a_task_may_be_a_member_of_a_family_and_members_may_have_fewer_actions()
     vec_env = envs.make_vec(OBSTACLES, [[0], [1]], 30, "SameStep", tasks)
     vec_env.reset(seed=0)
     vec_env.step([6, 2])
-    with pytest.raises(InvalidAction, match="do not have all of these actions"):
+    with pytest.raises(InvalidAction, match=r"do not have the actions \[3\]"):
         vec_env.step([0, 3])
     assert envs.make_base(OBSTACLES, [{"max_steps": 17}] * 2).max_episode_steps == 17
 

@@ -12,6 +12,7 @@ from ad.data.sampler import TaskHistory, WindowSampler
 from ad.methods.base import Method
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
+from ad.methods.losses import cross_entropy
 from ad.models.sequence_model import SequenceModel
 from envs.oracle import TaskOracle
 
@@ -70,6 +71,14 @@ def test_a_window_of_a_rollout_is_that_of_the_training_set(spec, history):
         expected = sampler.windows(np.arange(2), np.full(2, offset))
         for name in (*Method.fields, "step", "valid"):
             np.testing.assert_array_equal(played[name], expected[name][:, :length], err_msg=name)
+        kept = ~expected["valid"][:, 0] & (offset > 0)  # a rollout decides nothing there
+        assert (expected["learned"][:, 1:5] == ~kept[:, None]).all()
+        np.testing.assert_array_equal(expected["learned"][:, 5:], expected["valid"][:, 5:])
         retrieved.update(map(tuple, played["step"][:, 1:5].tolist()))
     assert len(retrieved) > history["time"].shape[1] // 15  # other episodes over time
     assert not retrieved.isdisjoint({(0, 1, 2, 3)})
+    batch = {name: torch.from_numpy(values) for name, values in expected.items()}
+    logits = torch.randn(2, spec.num_actions, CONTEXT)
+    loss = cross_entropy(logits, batch, 0.0)
+    batch["action"][:, 1:5] += 1
+    assert kept.all() and cross_entropy(logits, batch, 0.0) == loss

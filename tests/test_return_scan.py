@@ -1,6 +1,7 @@
 """The return-to-go scan: the components that read the asked return are found with their slopes."""
 
 from dataclasses import replace
+from functools import partial
 
 import hand_made
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from windows import labeled, subject_of
 
 from ad.interpret.analyses.reading import component_names
-from ad.interpret.analyses.return_scan import ReturnScan, scan_sums
+from ad.interpret.analyses.return_scan import ReturnScan, scan
 from ad.interpret.contexts import RETURN_TO_GO
 from ad.models.rewards import ReturnToGo
 
@@ -40,7 +41,8 @@ def contexts(asked_model, random_window):
 
 
 def test_the_components_that_read_the_asked_return_have_its_slopes(asked_model, contexts):
-    sums = scan_sums(asked_model, contexts, ASKED_RETURNS)
+    sums = contexts.sums(partial(scan, asked_model, asked=ASKED_RETURNS), 4)
+    sums = {name: total.sum(1) for name, total in sums.items()}
     assert sums["count"].tolist() == [24, 24]
     slope = sums["slope"].sum(0) / 48
     found = dict(zip(component_names(asked_model), slope[:, 1:].T.round(5).tolist(), strict=True))

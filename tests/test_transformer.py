@@ -369,7 +369,7 @@ def test_without_blocks_a_decision_reads_its_own_token_alone(spec, random_window
 
 
 def test_a_cache_returns_what_was_appended_and_can_be_reset():
-    cache = KVCache(2, 3, 4, 5, 6, like=torch.zeros(1))
+    cache = KVCache((2, 3, 4, 5, 6), like=torch.zeros(1))
     keys, values, *_ = random_qkv(3, 4, 2, 6)
     for _ in range(2):
         for layer in range(2):
@@ -382,7 +382,7 @@ def test_a_cache_returns_what_was_appended_and_can_be_reset():
 
 
 def test_a_full_cache_takes_no_more():
-    cache = KVCache(1, 1, 1, 3, 2, like=torch.zeros(1))
+    cache = KVCache((1, 1, 1, 3, 2), like=torch.zeros(1))
     cache.append(0, *random_qkv(1, 1, 3, 2)[:2])
     cache.advance(3)
     with pytest.raises(AssertionError):

@@ -158,13 +158,13 @@ def method_reads_segments(config, world):
 @constraint("model.memory", "method")
 def method_reads_retrieved_episodes(config, world):
     method = _method(config)
-    if MEMORIES.load(config.model.memory).retrieved and not (
-        method.reads_histories and method.reads_segments
-    ):
-        text = (
-            f"must not be {config.model.memory} with {config.method.name} and its settings, whose"
-        )
+    if not MEMORIES.load(config.model.memory).retrieved:
+        return
+    text = f"must not be {config.model.memory} with {config.method.name} and its settings, whose"
+    if not (method.reads_histories and method.reads_segments):
         yield Problem("model.memory", f"{text} windows are no part of a history in its order")
+    elif "reward" in method.derived:  # by which a rollout would choose episodes
+        yield Problem("model.memory", f"{text} field reward is not the reward")
 
 
 @constraint("evaluation.worlds", "env", "split", "model", "method.name")
@@ -198,7 +198,11 @@ def _life_problem(config: Experiment, env: EnvConfig, world: TaskOracle) -> str 
     steps = own.env_steps or own.episodes * env.episode_length
     if life and env.change:
         return "cannot let tasks change that drift"
-    return None if life in (None, steps) else f"has rollouts of {steps} env steps, and needs {life}"
+    if life not in (None, steps):
+        return (
+            f"has rollouts of {steps} env steps, and the facts about its tasks are means over "
+            f"{life} (env.kwargs.pulls of a bandit that drifts)"
+        )
 
 
 def _method(config: Experiment):

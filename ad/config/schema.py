@@ -87,7 +87,8 @@ class DataConfig:
     actors_per_task: int = field(0, at_least=0)
     """number of actors of each train task to train on; 0: all that are not held out"""
     windows_from_start: float = field(0.5, at_least=0, at_most=1)
-    """fraction of training windows that start where a history starts, if windows span episodes"""
+    """fraction of training windows, or of runs of `training.segments` windows, that start where a
+    history starts, if windows span episodes"""
     windows_to_end: float = field(0.0, added=True, at_least=0, at_most=1)
     """fraction of training windows that end where an episode ends"""
     best_actors: float = field(1.0, added=True, above=0, at_most=1)

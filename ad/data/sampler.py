@@ -2,9 +2,10 @@
 
 With a history stride k, an actor's transitions are read as k sequences (phases). Phase p is the
 episodes p, p + k, p + 2k, ... one after the other: the agent learns k times faster in a sequence
-than in the history, and every episode is used. A window is `context_length` consecutive transitions
-of one sequence, so it never crosses from one actor or task to another. For a method whose context
-ends with its episode, each episode is a sequence.
+than in the history, and every episode is used. A window is consecutive transitions of one sequence,
+so it never crosses from one actor or task to another; its first ones may be those of good episodes
+before it (`retrieved`). For a method whose context ends with its episode, each episode is a
+sequence.
 """
 
 import math
@@ -131,23 +132,29 @@ class WindowSampler:
         Entries 1 to T of a window are its transitions, entry 0 is the transition before them.
         `valid`, bool [B, T + 1], is false for an entry 0 that does not exist, which holds
         `Spec.padding`, and after the end of a sequence. `step` is a transition's number in its
-        sequence. Integers are int64, but for the arrays of an observation.
+        sequence. Integers are int64, but for the arrays of an observation. With `retrieved`, a
+        field `learned` is `valid` without transitions that are retrieved: a rollout never decides
+        in their places with what comes before them, nothing.
         """
         step = offset[:, None] + np.arange(-1, self.context_length)  # [B, T + 1]
         length = self.lengths[sequence, None]
         begin = self.starts[sequence, None]
-        index = begin + np.clip(step, 0, length - 1)
+        index, retrieves = begin + np.clip(step, 0, length - 1), np.zeros(len(offset), bool)
         for window in range(len(index) if self.retrieved else 0):
             place = index[window, 1 + self.retrieved]
             if (best := self._best_before(place, begin[window, 0])) is not None:
                 index[window, 1 : 1 + self.retrieved] = best
                 step[window, 0], step[window, 1 : 1 + self.retrieved] = -1, best - begin[window]
+                retrieves[window] = offset[window] > 0  # else it is the window without them
         valid, batch = (step >= 0) & (step < length), {}
         for name, values in self.data.items():
             default = np.int64 if values.dtype.kind in "iu" else values.dtype
             window = values[index].astype(self.dtypes.get(name, default), copy=False)
             window[~valid[:, 0], 0] = self.padding.get(name, 0)
             batch[name] = window
+        if self.retrieved:
+            batch["learned"] = valid.copy()
+            batch["learned"][retrieves, 1 : 1 + self.retrieved] = False
         return batch | {"step": np.maximum(step, 0), "valid": valid}
 
     def _best_before(self, place: int, begin: int) -> np.ndarray | None:

@@ -168,8 +168,9 @@ def split_entry(evaluation: Evaluation, facts: TaskFacts) -> dict:
     tasks, curve = evaluation.tasks, evaluation.returns.mean((0, 1))
     low, high = metrics.bootstrap(np.stack(list(per_task.values()), axis=1))
     intervals = zip(per_task, low.tolist(), high.tolist(), strict=True)
+    kinds = "tasks" if evaluation.present is None else "first tasks of rollouts"
     method = (
-        f"percentile bootstrap over {len(tasks)} tasks of one trained model, "
+        f"percentile bootstrap over {len(tasks)} {kinds} of one trained model, "
         f"{metrics.RESAMPLES:,} resamples (low = high where all tasks score the same)"
     )
     return {

@@ -396,7 +396,7 @@ class WindowRecorder(PolicyWrapper):
         longest = max(window["last"].max() for window in self.closed) + 1
         arrays = {
             name: np.concatenate(
-                [_padded(window[name], longest, padding[name]) for window in self.closed]
+                [padded(window[name], longest, padding[name]) for window in self.closed]
             )
             for name in padding
         }
@@ -428,7 +428,7 @@ class WindowRecorder(PolicyWrapper):
         extends, size = last > self.open["last"], self.open["valid"].shape[1]
         inside = np.arange(size) <= self.open["last"][:, None]
         for name, values in window.items():
-            old, new = self.open[name], _padded(values, size, 0)
+            old, new = self.open[name], padded(values, size, 0)
             same = (old == new) | ((old != old) & (new != new))  # NaN is the padding of rewards
             extends &= (same.reshape(*inside.shape, -1).all(2) | ~inside).all(1)
         return extends
@@ -452,7 +452,7 @@ def context_policy(policy: Policy) -> "ContextPolicy":
     return inner
 
 
-def _padded(values: np.ndarray, length: int, padding: float) -> np.ndarray:
+def padded(values: np.ndarray, length: int, padding: float) -> np.ndarray:
     """Return `values` [N, T, ...] cut or padded to [N, length, ...]."""
     missing = max(length - values.shape[1], 0)
     widths = ((0, 0), (0, missing), *[(0, 0)] * (values.ndim - 2))
@@ -464,7 +464,7 @@ def history_contexts(
 ) -> Contexts:
     """Return `count` windows of the histories' held-out actors, or of all if none is held out.
 
-    Every decision is marked as decided.
+    Every decision that is learned is marked as decided.
     """
     own = {"task": _task_of, "episode": _episode_of, "sequence": _sequence_of}
     derived = {**method.derived, **own}
@@ -478,7 +478,7 @@ def history_contexts(
     )
     rng = np.random.default_rng(derive_key(0, "interpret", "history contexts"))
     arrays = dict(sampler.sample(rng, count))
-    arrays["decided"] = arrays["valid"].copy()
+    arrays["decided"] = arrays.pop("learned", arrays["valid"]).copy()
     arrays["decided"][:, 0] = False
     tasks = np.array([history.task for history in dataset.histories])
     names = [task_name(task) for task in tasks]

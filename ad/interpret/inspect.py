@@ -186,7 +186,7 @@ def _left_out(subject: Subject) -> dict[str, str]:
     for name in ANALYSES.names():
         try:
             ANALYSES.load(name).check(subject)
-        except ConfigError as error:
+        except (ConfigError, ValueError) as error:  # a plug-in may not load
             reasons[name] = str(error)
     return reasons
 

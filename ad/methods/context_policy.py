@@ -98,6 +98,8 @@ class ReturnConditionedPolicy(ContextPolicy):
         before_reward: float | None = None,
     ):
         super().__init__(model, context)
+        if model.carries:  # a state cannot forget the return to go that it has read
+            raise ConfigError("training.segments must be 1 with a policy that is asked for returns")
         low, high = model.spec.return_range
         num_envs = len(context.fields["valid"])
         try:

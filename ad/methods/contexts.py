@@ -141,10 +141,10 @@ class SlidingWindow(Context):
         self.dropped, self.rewarded = 0, torch.zeros_like(self.fields["valid"][:, 0])
         self.read = 0  # decisions in the window whose tokens are in the cache
         self.retrieved = int(self.capacity * model.memory.retrieved)
-        if self.retrieved:  # the return of the episode of each entry, once it has ended
-            self.padding["episode_return"] = -torch.inf
-            self.fields["episode_return"] = torch.full_like(self.fields["reward"], -torch.inf)
-        self.returned = torch.zeros_like(self.fields["reward"][:, 0])  # in the present episode
+        # What is retrieved depends on the return of the episode of each entry, once it has ended,
+        # and on that of the present episode so far.
+        self.returns = torch.full_like(self.fields["reward"], -torch.inf)
+        self.returned = torch.zeros_like(self.returns[:, 0])
         # Adjacent environments with one past, their decisions since then, and the most of them.
         self.branches, self.own, self.most_own = 1, 0, 0
 
@@ -164,8 +164,7 @@ class SlidingWindow(Context):
         if self.retrieved:
             ended, total = terminated | truncated, self.returned + reward
             entries = self._present_episode() & ended[:, None]
-            returns = self.fields["episode_return"]
-            self.fields["episode_return"] = total[:, None].where(entries, returns)
+            self.returns = total[:, None].where(entries, self.returns)
             self.returned = total.where(~ended, 0)
 
     def hidden(self) -> torch.Tensor:
@@ -181,6 +180,7 @@ class SlidingWindow(Context):
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         super().select(envs)
         self.rewarded, self.returned = self.rewarded[envs], self.returned[envs]
+        self.returns = self.returns[envs]
 
     def reward_seen(self) -> torch.Tensor:
         """Return whether a reward above 0 is among what the model keeps of the past, bool [N]."""
@@ -195,6 +195,7 @@ class SlidingWindow(Context):
         envs = torch.arange(num_envs, device=self.device).repeat_interleave(branches)
         split.fields = {name: value[envs] for name, value in self.fields.items()}
         split.rewarded, split.returned = self.rewarded[envs], self.returned[envs]
+        split.returns = self.returns[envs]
         split.branches, split.own, split.most_own = branches, 0, decisions
         split.cache = split._split_cache(self.cache)
         return split
@@ -247,6 +248,8 @@ class SlidingWindow(Context):
             value[:] = self.padding[name]
             value[:, : kept + 1] = entries
             value[retrieves, 0] = self.padding[name]  # no transition before the best episodes
+        self.returns[:, : kept + 1] = self.returns[envs, stays]
+        self.returns[:, kept + 1 :] = -torch.inf
         self.length = kept
         if self.model.carries:
             self.read, self.dropped = kept, self.dropped + dropped
@@ -271,7 +274,7 @@ class SlidingWindow(Context):
         # An episode that goes on in the newest entries is not retrieved.
         begins = step[:, first] - time[:, first]
         is_over = (step < begins[:, None])[:, 1:first]
-        returns = self.fields["episode_return"][:, 1:first].where(is_over, -torch.inf)
+        returns = self.returns[:, 1:first].where(is_over, -torch.inf)
         best = torch.from_numpy(1 + best_first(returns.cpu().numpy(), self.retrieved))
         retrieves = returns.isfinite().sum(1) >= self.retrieved
         places = entries[:, 1 : 1 + self.retrieved]

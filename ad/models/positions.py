@@ -9,9 +9,10 @@ is negative for padding before an episode. `term`, "position" if it is missing, 
 among the terms of a token. To add one: a class, here or in a file of its own,
 and a line in `ad/registry.py`.
 
-A full context drops its oldest half and encodes the rest anew as a window of its own. The indices
-then begin at 0 again (window, rotary), continue (history), or come from the environment (env_time),
-so every position is the same with a cache as without one.
+A full context drops its oldest half and encodes the rest anew as a window of its own, but for the
+memories that carry a state from segment to segment. The indices then begin at 0 again (window,
+rotary), continue (history), or come from the environment (env_time), so every position is the same
+with a cache as without one.
 """
 
 import torch

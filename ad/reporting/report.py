@@ -262,7 +262,8 @@ def _details(run: Run, results: dict) -> Iterator[Block]:
     names = _task_names(run)
     for split, entry in results["splits"].items():
         table = tables.tasks_table(entry, names).compact()
-        yield Details(f"Scores by task: {tables.SPLIT_TITLES[split]}", [table])
+        by = "by first task of a rollout" if run.config.env.change else "by task"
+        yield Details(f"Scores {by}: {tables.SPLIT_TITLES[split]}", [table])
     seconds = [
         [name.removesuffix("_s"), f"{value:.1f}"] for name, value in results["timing"].items()
     ]

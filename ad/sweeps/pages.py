@@ -275,7 +275,10 @@ def _sizes(cells: Sequence[Cell]) -> str:
     """Return the sizes that the rows of a group share, and the contexts of those with another."""
     first = cells[0].config
     lengths = {cell.row: cell.config.data.context_length for cell in cells}
-    others = [f"; {n} for {row}" for row, n in lengths.items() if n != first.data.context_length]
+    segments = {cell.row: cell.config.training.segments for cell in cells}
+    texts = {row: f"{n}, {segments[row]} in a row in training" for row, n in lengths.items()}
+    texts |= {row: str(lengths[row]) for row, n in segments.items() if n == 1}
+    others = [f"; {own} for {row}" for row, own in texts.items() if own != texts[cells[0].row]]
     steps = f"at most {first.env.episode_length} env steps"
     contexts = f"contexts of {first.data.context_length} transitions{''.join(others)}"
     played = f"{first.evaluation.episodes} episodes of {steps}"

@@ -447,7 +447,7 @@ def tasks_chart(results: SweepResults, group: str) -> Choice | None:
                 "columns",
                 order,
                 [[own.get(task) for task in order]],
-                column_name="held-out task",
+                column_name="held-out task in which a rollout begins",
                 value_name="share of optimum, last 10",
             )
         ]

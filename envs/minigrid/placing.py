@@ -5,8 +5,6 @@ import numpy as np
 
 from envs.minigrid.observation import current
 
-STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # forward, (x, y) by direction
-
 
 class Placed:
     """The grid of a reset with `seed`, in which the agent and the moving balls can be put anywhere.
@@ -23,7 +21,7 @@ class Placed:
             grid.set(*ball.cur_pos, None)
         cells = np.ndindex(grid.width, grid.height)
         self._free = [cell for cell in cells if grid.get(*cell) is None]
-        self.poses = np.array([(*cell, to) for cell in self._free for to in range(len(STEPS))])
+        self.poses = np.array([(*cell, to) for cell in self._free for to in range(4)])
 
     def observe(self, pose: np.ndarray, rng: np.random.Generator, in_front: bool = False):
         """Return the observation of the agent in `pose`, with the balls on drawn free cells.
@@ -31,18 +29,15 @@ class Placed:
         With `in_front` one of them is right in front of the agent; None if that cell is not free,
         or if there are no balls.
         """
-        *place, direction = pose.tolist()
-        front = tuple(np.add(place, STEPS[direction]).tolist())
+        inside, (*place, direction) = self._inside, pose.tolist()
+        inside.agent_pos, inside.agent_dir = np.array(place), direction
+        front = tuple(inside.front_pos.tolist())
         if in_front and (front not in self._free or not self._balls):
             return None
         first = [front] if in_front else []
         others = [cell for cell in self._free if cell not in (tuple(place), *first)]
         drawn = rng.permutation(len(others))[: len(self._balls) - len(first)]
-        return self._with_balls(place, direction, [*first, *(others[n] for n in drawn)])
-
-    def _with_balls(self, place: list[int], direction: int, cells: list[tuple[int, int]]):
-        inside = self._inside
-        inside.agent_pos, inside.agent_dir = np.array(place), direction
+        cells = [*first, *(others[n] for n in drawn)]
         for ball, cell in zip(self._balls, cells, strict=True):
             inside.grid.set(*cell, ball)
         observation = self._observe(inside.gen_obs())

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from gymnasium.error import InvalidAction
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from envs.checks import check_actions
 from envs.gymnasium_vec import NO_STEP, GymnasiumVectorEnv
 from envs.minigrid.drawing import draw_observation, draw_replay
 from envs.minigrid.make import defaults, make, make_plain, require
@@ -54,19 +52,6 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
         if len(set(num_actions)) == 1:
             return None
         return np.arange(num_actions.max()) < num_actions[self._index(tasks), None]
-
-    def check_masks(self, actions: np.ndarray, envs: np.ndarray) -> None:
-        """Raise InvalidAction if one of `envs` gets an action that its task does not have."""
-        if self._masks is not None and not self._masks[envs, actions[envs]].all():
-            raise InvalidAction("the tasks of these environments do not have all of these actions")
-
-    def step(self, actions, active: np.ndarray | None = None):
-        """Step the environments as `GymnasiumVectorEnv.step` does, and check the masks."""
-        if self._masks is not None:
-            envs = np.arange(self.num_envs) if active is None else np.flatnonzero(active)
-            checked = check_actions(actions, self.num_envs, self.num_actions)
-            self.check_masks(checked, envs)
-        return super().step(actions, active)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the present episodes (see `envs.minigrid.replay`): JSON as bytes, uint8 [B].
@@ -169,8 +154,3 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
         missions = Missions.find(env, settings.mission)
         env.close()
         return Facts(int(check_action_space(env.action_space).n), limit, missions)
-
-    @cached_property
-    def _masks(self) -> np.ndarray | None:
-        """The actions of each environment's task, bool [N, A]; None if all have the same number."""
-        return self.action_mask(self.tasks)

@@ -82,7 +82,8 @@ class Ablation(Analysis):
         results: Results = {}
         if subject.method.reads_histories:
             loss, intact = ablated_losses(subject, replacements, components)
-            about = "rise of the loss on held-out actors"
+            is_held_out = subject.run.config.data.held_out_actors
+            about = f"rise of the loss on {'held-out' if is_held_out else 'all'} actors"
             none = {"component": ["none"]}
             results["loss"] = LabeledArray(loss - intact, axes, about)
             results["intact_loss"] = LabeledArray(np.array([intact]), none, "loss, intact")

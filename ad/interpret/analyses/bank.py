@@ -14,7 +14,7 @@ import torch
 
 from ad.errors import ConfigError, CorruptError
 from ad.interpret.analysis import Subject
-from ad.interpret.contexts import Contexts
+from ad.interpret.contexts import Contexts, padded
 from ad.interpret.hooks import Write, hooked
 from ad.interpret.labeled import UNREADABLE
 from ad.interpret.situations import in_situation, made_contexts, situation_names
@@ -159,11 +159,22 @@ def save_situation(subject: Subject, contexts: Contexts, source: str) -> list[st
 
 
 def _joined(parts: list[Contexts]) -> Contexts:
-    """Return the windows of contexts of one length, each a group."""
-    names, first = ("task", "episode", "decided", "cell", "asked"), parts[0]
-    labels = {name: [getattr(part, name) for part in parts] for name in names}
-    labels = {n: None if own[0] is None else np.concatenate(own) for n, own in labels.items()}
-    window = {n: torch.cat([part.window[n].cpu() for part in parts]) for n in first.window}
+    """Return the windows of contexts, each a group; shorter ones are padded at their end."""
+    first, length = parts[0], 1 + max(part.length for part in parts)
+    padding = {"episode": -1, "decided": False, "cell": 0}
+    labels = {
+        name: np.concatenate([padded(getattr(part, name), length, value) for part in parts])
+        for name, value in padding.items()
+    }
+    labels["task"] = np.concatenate([part.task for part in parts])
+    if first.asked is not None:
+        labels["asked"] = np.concatenate([part.asked for part in parts])
+    window = {
+        name: torch.cat(
+            [torch.from_numpy(padded(part.window[name].cpu().numpy(), length, 0)) for part in parts]
+        )
+        for name in first.window
+    }
     count = sum(len(part.task) for part in parts)
     group = {"group": np.arange(count), "groups": [str(n) for n in range(count)]}
     return replace(first, window=window, **labels, **group, unit="context")

@@ -120,7 +120,8 @@ def _row(results: Results, situation: str, asked: float | str) -> list[str]:
     ]
     components, sampled = results["enters"].axes["ablated"], enters[-1, :, 0]
     order = 1 + np.argsort(-np.abs(sampled[1:] - sampled[0]), kind="stable")[:SHOWN]
-    cells += [f"{components[n]}: {sampled[n]:.3f}" for n in order] + [""] * (SHOWN - len(order))
+    strongest = zip((components[n] for n in order), texts(sampled[order], ".3f"), strict=True)
+    cells += [f"{name}: {value}" for name, value in strongest] + [""] * (SHOWN - len(order))
     text = asked if isinstance(asked, str) else f"{asked:g}"
     return [situation, text, ", ".join(texts(decisions, ".0f")), *cells]
 

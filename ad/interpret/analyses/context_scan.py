@@ -47,6 +47,7 @@ from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
 from envs.rng import derive_key
+from envs.tasks import task_name
 
 REWARD_SCALES = (0.0, 0.5, 2.0)
 SHORTER = (8, 4, 2)  # the context length is divided by them
@@ -223,7 +224,9 @@ def _rollout(subject: Subject, group: Sequence[Variant]) -> np.ndarray:
     if first.prompt is not None:
         prompts = prompts_of(subject.dataset, run.config.data.context_length // 2)
         assert prompts is not None  # `check` has left out a variant without them
-        prompt = Prompt.together([prompts[v.prompt] for v in group if v.prompt])
+        names = [task_name(history.task) for history in subject.dataset.histories]
+        rows = [names.index(task_name(task)) for _, task in played.pairs]
+        prompt = Prompt.together([prompts[v.prompt].select(rows) for v in group if v.prompt])
 
     def varied(policy: Policy) -> Policy:
         return VariedPolicy(policy, subject.model, scales, temperatures, prompt)

@@ -139,7 +139,7 @@ def draw(subject: Subject, contexts: Contexts, count: int) -> Decisions:
     }
     return Decisions(
         [values[place] for values in activations(subject.model, contexts)],
-        at_place(observation_hashes(subject, contexts)),
+        at_place(observation_bytes(subject, contexts)),
         at_place(contexts.episode + 1),
         at_place(contexts.time),
         at_place(contexts.reward_seen),
@@ -160,15 +160,12 @@ def baseline_features(decisions: Decisions, observations: np.ndarray) -> np.ndar
     return np.concatenate([numbers, decisions.cell[:, None] == known], axis=1)
 
 
-def observation_hashes(subject: Subject, contexts: Contexts) -> np.ndarray:
-    """Return a hash of each observation that is the same in all contexts, uint64 [B, T + 1]."""
+def observation_bytes(subject: Subject, contexts: Contexts) -> np.ndarray:
+    """Return the bytes of each observation, the same in all contexts, [B, T + 1]."""
     fields = [name for name in subject.model.spec.observation_fields if "next" not in name]
-    number = np.zeros(contexts.valid.shape, np.uint64)
-    for name in fields:
-        part = contexts.window[name].cpu().numpy().astype(np.float64).view(np.uint64)
-        for column in part.reshape(*number.shape, -1).transpose(2, 0, 1):
-            number = number * np.uint64(1_000_003) + column  # modulo 2^64
-    return number
+    parts = [contexts.window[n].cpu().numpy().astype(np.float64) for n in fields]
+    rows = np.concatenate([part.reshape(*contexts.valid.shape, -1) for part in parts], 2)
+    return np.ascontiguousarray(rows).view(f"S{rows.shape[2] * rows.itemsize}")[..., 0]
 
 
 def task_labels(subject: Subject, contexts: Contexts) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ of the preferences for the actions.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -65,10 +66,11 @@ class ReturnScan(Analysis):
         """Return probabilities, contributions and attention by asked return, and the slopes."""
         model = subject.model
         asked = np.linspace(*model.spec.return_range, NUM_RETURNS)
-        every = -(-len(subject.contexts) // MOST_WINDOWS)
         direction, chosen = subject.choice.direction, subject.output_direction
         along = None if chosen is None else chosen[None]
-        sums = scan_sums(model, subject.contexts.select(slice(None, None, every)), asked, along)
+        measure = partial(scan, model, asked=asked, directions=along)
+        sums = subject.contexts.spread(MOST_WINDOWS).sums(measure, BATCH)
+        sums = {name: total.sum(1) for name, total in sums.items()}
         count, present, mass = (sums.pop(name) for name in ("count", "present", "attention"))
         means = {name: ratio(value.T, count).T for name, value in sums.items()}  # [K, ...]
         means["correlation"] = correlations(means)
@@ -126,30 +128,8 @@ class ReturnScan(Analysis):
         return Table(header, rows)
 
 
-def scan_sums(
-    model: SequenceModel,
-    contexts: Contexts,
-    asked: np.ndarray,
-    directions: torch.Tensor | None = None,
-) -> dict[str, np.ndarray]:
-    """Return sums over the decided decisions of each group, [K, ...] by name.
-
-    `probability` and `preference` are [K, R, A] for R asked returns, `contribution` is [K, R, A, P]
-    and `attention` [K, R, heads, relations]; `present` [K, relations] counts the decisions that
-    have tokens in a relation. Moments over the asked returns are [K, A, 1 + P], the preference
-    first, with `preference_variance` [K, A]; `count` is [K]. `directions` are those of `scan`.
-    """
-    sums: dict[str, np.ndarray] = {}
-    for batch in contexts.batches(BATCH):
-        scanned = scan(model, batch, asked, directions)
-        scanned["count"] = torch.ones(scanned["slope"].shape[:2])
-        for name, values in scanned.items():
-            sums[name] = sums.get(name, 0.0) + batch.total(values).sum(1)
-    return sums
-
-
 def correlations(moments: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the correlations [..., 1 + P] with the preference from moments of `scan_sums`."""
+    """Return the correlations [..., 1 + P] with the preference from moments of `scan`."""
     variances = moments["component_variance"] * moments["preference_variance"][..., None]
     return ratio(moments["covariance"], np.sqrt(variances))
 
@@ -157,7 +137,7 @@ def correlations(moments: Mapping[str, np.ndarray]) -> np.ndarray:
 def scan(
     model: SequenceModel, batch: Contexts, asked: np.ndarray, directions: torch.Tensor | None = None
 ) -> dict[str, torch.Tensor]:
-    """Return the terms of the sums of `scan_sums`, [B, T, ...] by name.
+    """Return the terms of sums over decisions, [B, T, ...] by name.
 
     `directions` [N, A] of the outputs take the place of the preferences for the A actions.
     """

@@ -20,9 +20,9 @@ sets of as many heads: that the ranked heads keep more than these is what makes 
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import ClassVar
 
 import numpy as np
@@ -281,10 +281,13 @@ class Tree:
             each = zip(z.unbind(1), before.unbind(1), blocks, strict=True)
             writes_of = ((new - old).flatten(1) @ own.attn.out.weight.T for new, old, own in each)
             added = reduce(operator.add, writes_of)
-            writes[f"blocks.{len(blocks) - 1}.hook_resid_post"] = self._add(added)
+            last = f"blocks.{len(blocks) - 1}.hook_resid_post"
+            writes[last] = self._at_decisions(lambda value: value + added)
         else:
             for layer in set(replaced.nonzero()[:, 0].tolist()):
-                writes[f"blocks.{layer}.attn.hook_z"] = self._put(z[:, layer], replaced[layer])
+                writes[f"blocks.{layer}.attn.hook_z"] = self._at_decisions(
+                    partial(torch.where, replaced[layer][:, None], z[:, layer])
+                )
         with torch.inference_mode(), hooked(self.model, write=writes):
             hidden = self.model.transformer(self.model.tokenizer(self.other.window))
             return self.model.head(hidden[self.other.token]).double().log_softmax(-1)
@@ -296,22 +299,12 @@ class Tree:
         source = self.own if level == LEVELS[1] else self.agreeing
         return source.related + self.other.z - self.other.related
 
-    def _put(self, z: torch.Tensor, heads: torch.Tensor) -> Write:
-        """Return a hook that replaces the outputs of `heads`, bool [H], by z [n, H, D]."""
+    def _at_decisions(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Write:
+        """Return a hook that changes the values [n, ...] at the tokens of the decisions."""
 
         def write(value: torch.Tensor, point) -> torch.Tensor:
             value = value.clone()
-            value[self.other.token] = torch.where(heads[:, None], z, value[self.other.token])
-            return value
-
-        return write
-
-    def _add(self, added: torch.Tensor) -> Write:
-        """Return a hook that adds `added` [n, C] at the tokens of the decisions."""
-
-        def write(value: torch.Tensor, point) -> torch.Tensor:
-            value = value.clone()
-            value[self.other.token] += added
+            value[self.other.token] = change(value[self.other.token])
             return value
 
         return write

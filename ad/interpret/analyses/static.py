@@ -27,7 +27,7 @@ from ad.interpret.analyses.linear import (
     layout,
     row_names,
 )
-from ad.interpret.analysis import Analysis, Subject
+from ad.interpret.analysis import Analysis, Subject, correlation, texts
 from ad.interpret.labeled import LabeledArray, Results
 from ad.models.encoders.base import TabularEncoder
 from ad.models.sequence_model import SequenceModel
@@ -65,7 +65,8 @@ class Static(Analysis):
             row = [name, UNKNOWN, UNKNOWN, UNKNOWN]
             if name in copying.axes["head"]:
                 ranks = [effective_rank(singular.at(head=name, circuit=c)) for c in ("QK", "OV")]
-                row[1:] = *(f"{rank:.1f}" for rank in ranks), f"{copying.at(head=name):+.2f}"
+                copies = texts(copying.at(head=name)[None], "+.2f")
+                row[1:] = *(f"{rank:.1f}" for rank in ranks), *copies
             each = [_strongest(composition.at(component=name, kind=kind), names) for kind in kinds]
             rows.append(row + each)
         header = ["component", "effective rank QK", "effective rank OV", "copying"]
@@ -245,26 +246,18 @@ def token_copying(model: SequenceModel) -> tuple[np.ndarray, np.ndarray]:
     float64 [heads, A, A], less the means over outputs and over actions, and its correlation with
     the identity, [heads]: 1 for a head that repeats the actions that it attends to.
     """
-    num_actions = model.spec.num_actions
     readout = _reading(model.head.weight, model.transformer.ln_final)  # [A, C]
     embedded = _action_vectors(model)
     moved = torch.einsum("ac,hcd,bd->hab", embedded, head_circuits(model)[1], readout).double()
     moved = (moved - moved.mean(2, keepdim=True)).cpu()
-    copying = [_correlation(matrix, torch.eye(num_actions)) for matrix in moved]
-    return moved.numpy(), np.array(copying)
+    moved, identity = moved.numpy(), np.eye(model.spec.num_actions).ravel()
+    return moved, np.array([correlation(matrix.ravel(), identity) for matrix in moved])
 
 
 def _action_vectors(model: SequenceModel) -> torch.Tensor:
     """Return the vectors of the actions less their mean, [A, C]."""
     vectors = model.tokenizer.action.weight[: model.spec.num_actions]
     return vectors - vectors.mean(0)
-
-
-def _correlation(values: torch.Tensor, other: torch.Tensor) -> float:
-    """Return the correlation of the entries of two matrices, 0 where one is constant."""
-    a, b = values - values.mean(), other - other.mean()
-    sizes = a.norm() * b.norm()
-    return float((a * b).sum() / sizes) if sizes > 0 else 0.0
 
 
 def _parameters(model: SequenceModel) -> Results:

@@ -6,7 +6,7 @@ and a prompt: a part of a source agent's learning history that its context begin
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,6 +33,10 @@ class Prompt:
         first = prompts[0]
         fields = {name: [prompt.arrays[name] for prompt in prompts] for name in first.arrays}
         return cls({name: np.concatenate(arrays) for name, arrays in fields.items()}, first.parts)
+
+    def select(self, rows: Sequence[int]) -> "Prompt":
+        """Return the prompts of `rows`, which may repeat."""
+        return replace(self, arrays={name: array[rows] for name, array in self.arrays.items()})
 
     def show(self, policy: Policy) -> None:
         """Let `policy` observe the transitions, whatever actions it would take itself."""

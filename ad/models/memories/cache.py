@@ -6,6 +6,8 @@ import torch
 
 from ad.models.memories.base import Cache, Episodes
 
+Shape = tuple[int, int, int, int, int]  # layers, environments, heads, capacity, width of a head
+
 
 class KVCache(Cache):
     """Keys and values [layers, N * streams, H, D, capacity] of the tokens read so far.
@@ -16,22 +18,12 @@ class KVCache(Cache):
     since the keys of every layer depend on the dropped tokens.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        num_envs: int,
-        heads: int,
-        capacity: int,
-        head_dim: int,
-        like: torch.Tensor,
-        streams: int = 1,
-    ):
+    def __init__(self, shape: Shape, like: torch.Tensor, streams: int = 1):
+        layers, num_envs, heads, self.capacity, head_dim = shape
         # The products of one query are faster with adjacent slots than with adjacent dimensions.
-        shape = (layers, num_envs * streams, heads, head_dim, capacity)
         # Zeros: a masked slot has weight 0, and 0 times NaN is NaN.
-        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self.values = torch.zeros_like(self.keys)
-        self.capacity, self.length, self.streams = capacity, 0, streams
+        self.keys = like.new_zeros(layers, num_envs * streams, heads, head_dim, self.capacity)
+        self.values, self.length, self.streams = torch.zeros_like(self.keys), 0, streams
 
     def append(
         self, layer: int, keys: torch.Tensor, values: torch.Tensor
@@ -166,20 +158,11 @@ class EpisodeCache(Episodes, KVCache):
     overwrite the oldest ones.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        num_envs: int,
-        heads: int,
-        capacity: int,
-        head_dim: int,
-        like: torch.Tensor,
-        first: int,
-        new: int,
-    ):
+    def __init__(self, shape: Shape, like: torch.Tensor, first: int, new: int):
+        layers, num_envs, heads, capacity, head_dim = shape
         Episodes.__init__(self, num_envs, first, new, like.device)
         steps = -(-(capacity + self.extra) // new)
-        KVCache.__init__(self, layers, num_envs, heads, steps * new, head_dim, like)
+        KVCache.__init__(self, (layers, num_envs, heads, steps * new, head_dim), like)
 
     def mask(self, new: int) -> torch.Tensor:
         """Return which slots each of the `new` tokens attends to, bool [N, 1, L, S]."""

@@ -10,7 +10,7 @@ from ad.config.schema import Experiment, ModelConfig
 from ad.errors import SettingError
 from ad.models.memories.attention import Attention
 from ad.models.memories.blocks import Block, Blocks
-from ad.models.memories.cache import EpisodeCache, KVCache
+from ad.models.memories.cache import EpisodeCache, KVCache, Shape
 
 
 class Transformer(Blocks):
@@ -40,15 +40,15 @@ class Transformer(Blocks):
 
     def new_cache(self, num_envs: int, capacity: int) -> KVCache:
         """Return an empty cache for `num_envs` environments, `capacity` tokens in each stream."""
-        return KVCache(*self._cache_shape(num_envs, capacity), self.like, self.streams)
+        return KVCache(self._cache_shape(num_envs, capacity), self.like, self.streams)
 
     def new_episode_cache(self, num_envs: int, capacity: int, first: int, new: int) -> EpisodeCache:
         """Return an empty cache for episodes of at most `capacity` tokens."""
-        return EpisodeCache(*self._cache_shape(num_envs, capacity), self.like, first, new)
+        return EpisodeCache(self._cache_shape(num_envs, capacity), self.like, first, new)
 
     def largest_activation(self, length: int) -> int:
         """Return the elements of the attention weights of a window, or of its hidden layer."""
         return length * max(self.heads * length, self.feed_forward)
 
-    def _cache_shape(self, num_envs: int, capacity: int) -> tuple[int, int, int, int, int]:
+    def _cache_shape(self, num_envs: int, capacity: int) -> Shape:
         return len(self.blocks), num_envs, self.heads, capacity, self.width // self.heads

@@ -100,7 +100,7 @@ class TransformerXL(Transformer):
 
     def new_cache(self, num_envs: int, capacity: int) -> SegmentCache:
         """Return an empty cache for `num_envs` environments, `capacity` tokens in each stream."""
-        cache = SegmentCache(*self._cache_shape(num_envs, capacity), self.like, self.streams)
+        cache = SegmentCache(self._cache_shape(num_envs, capacity), self.like, self.streams)
         cache.rotate = self.rotate
         return cache
 
