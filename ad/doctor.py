@@ -28,6 +28,7 @@ from ad.evaluation.evaluate import load_model
 from ad.evaluation.references import UniformPolicy
 from ad.findings import Evidence, findings, summary
 from ad.methods import build_method
+from ad.methods.losses import loss_mask
 from ad.rollout.rollout import Rollout, rollout
 from ad.rollout.tasks import policy_of, sampling_temperature, selection_of
 from ad.runtime.console import info
@@ -181,7 +182,7 @@ def _ratio_without_context(trainer: Trainer) -> float | None:
             name: values[:, start : start + 2] if values.shape[1:2] == (length,) else values
             for name, values in batch.items()
         }
-        if single["valid"][:, 1].any():
+        if loss_mask(single).any():
             singles.append(float(trainer.method.loss(trainer.model, single)[0]))
     alone = float(np.mean(singles))
     return whole / alone if alone > 0 else None

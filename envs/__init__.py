@@ -106,7 +106,7 @@ def changing(env_id: str, world: World | GymnasiumVectorEnv, changes: Changes, *
     if len(changes.keys) != world.num_envs:
         raise ValueError(f"{cannot}{len(changes.keys)} keys, and {world.num_envs} environments")
     known = {*map(tuple, world.all_tasks().tolist())}
-    if not all(known.issuperset(map(tuple, pool.tolist())) for pool in changes.pools):
+    if not all(known.issuperset(map(tuple, pool.tolist())) for pool in changes.distinct_pools()):
         raise ValueError(f"{cannot}a pool has a task of another world")
     new_world = cast(Callable[..., World], partial(make_base, env_id, **kwargs))
     return cast(World, ChangingTasks(world, new_world, changes))  # which has its interface

@@ -46,13 +46,17 @@ class Changes:
     def __post_init__(self):
         if problem := rate_problem(self.rate):
             raise ValueError(f"the rate {problem}")
-        object.__setattr__(self, "pools", [np.asarray(pool) for pool in self.pools])
         if len(self.keys) != len(self.pools):
             raise ValueError(f"{len(self.keys)} keys are not those of {len(self.pools)} pools")
         if any(len(pool) < 2 for pool in self.pools):
             raise ValueError("a task cannot change where its part of the split has no other one")
-        if any(len(np.unique(pool, axis=0)) < len(pool) for pool in self.pools):
-            raise ValueError("the tasks of a pool must all be different")
+        for pool in self.distinct_pools():
+            if np.ndim(pool) != 2 or len(np.unique(pool, axis=0)) < len(pool):
+                raise ValueError("a pool must be a table of tasks that are all different")
+
+    def distinct_pools(self) -> list[np.ndarray]:
+        """Return each array of `pools` once."""
+        return list({id(pool): pool for pool in self.pools}.values())
 
     def places(self, first: np.ndarray, episodes: int) -> np.ndarray:
         """Return the index into its pool of each environment's task by episode, int64 [N, E].

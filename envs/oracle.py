@@ -68,6 +68,7 @@ class TaskOracle:
     can_be_stepped: whether there are environments to act in; False for a world that only has
     recorded histories, on which a model can be trained but not evaluated.
     can_render: whether `replay` draws episodes, where `frames` cannot.
+    observes_view: whether pictures of cells are the agent's own view, which looks up in them.
     things: what `put(thing, x, y)` puts into a cell of the grid, empty if grids cannot be edited.
     """
 
@@ -86,6 +87,7 @@ class TaskOracle:
     reward_noise: float | None = None
     can_be_stepped: bool = True
     can_render: bool = False
+    observes_view: bool = False
     things: tuple[str, ...] = ()
 
     @cached_property

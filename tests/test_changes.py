@@ -86,7 +86,7 @@ def changing(pool, env_id="DarkRoom-v0", keys=(1, 2), **kwargs):
         (lambda: Changes(-1, [1], [POOL]), "not -1"),
         (lambda: Changes(2, [1], [POOL[:1]]), "no other one"),
         (lambda: Changes(2, [1, 2], [POOL]), "2 keys are not those of 1 pools"),
-        (lambda: Changes(2, [1], [np.repeat(POOL, 2, 0)]), "must all be different"),
+        (lambda: Changes(2, [1], [np.repeat(POOL, 2, 0)]), "all different"),
         (lambda: changing([[0, 1], [0, 2]]).reset(seed=[1]), "expected 2 seeds, got 1"),
         (lambda: changing([[0, 1], [40, 1]]), "a pool has a task of another world"),
         (lambda: changing([[0, 1], [0, 2]], keys=[1]), "1 keys, and 2 environments"),

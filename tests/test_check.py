@@ -18,6 +18,7 @@ GOOD = {
         *("--method.name", f"{HERE}/components.py:Critic"),
     ],
     "planning": ["--method.name", "in_context_planning"],
+    "retrieval": ["--model.memory", "retrieval"],
 }
 WRONG = {
     "world: the same seeds and actions give another reward": ["--env.id", f"{BROKEN}:Unseeded"],

@@ -23,7 +23,7 @@ pytest.importorskip("sklearn")
 def decisions(model, contexts) -> Decisions:
     """All decisions of `contexts`, with `found` as their label."""
     found = contexts.reward_seen[:, 1:].flatten()
-    cell, episode = contexts.cell[:, 1:].flatten(), contexts.episode[:, 1:].flatten() + 1
+    cell, episode = contexts.observation[:, 1:].flatten(), contexts.episode[:, 1:].flatten() + 1
     labels = {"found": found.astype(np.int64)}
     time = contexts.time[:, 1:].flatten()
     return Decisions(list(activations(model, contexts)), cell, episode, time, found, labels)
@@ -73,7 +73,7 @@ def test_control_labels_are_a_function_of_the_observation():
     by_cell = {}
     for which, labels in zip((fit, held_out), controls, strict=True):
         assert set(labels) == {3, 7}
-        for cell, label in zip(which.cell, labels, strict=True):
+        for cell, label in zip(which.observation, labels, strict=True):
             assert by_cell.setdefault(cell, label) == label
 
 
@@ -82,7 +82,7 @@ def test_the_baseline_tells_what_follows_from_observation_episode_and_time():
     cell, time = rng.integers(30, size=500), rng.integers(9, size=500)
     own = Decisions([], cell, rng.integers(1, 5, size=500), time, time > 4, {})
     features = baseline_features(own, cell[:400])
-    told = Decisions([features], own.cell, own.episode, time, own.reward_seen, {})
+    told = Decisions([features], own.observation, own.episode, time, own.reward_seen, {})
     by_cell, by_chance = (cell % 2).astype(np.int64), rng.integers(2, size=500)
     assert probe_scores(told, told, [by_cell] * 2, 0, "linear")[0] > 0.95
     assert probe_scores(told, told, [by_chance] * 2, 0, "linear")[0] < 0.75

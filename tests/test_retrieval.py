@@ -72,8 +72,8 @@ def test_a_window_of_a_rollout_is_that_of_the_training_set(spec, history):
         for name in (*Method.fields, "step", "valid"):
             np.testing.assert_array_equal(played[name], expected[name][:, :length], err_msg=name)
         kept = ~expected["valid"][:, 0] & (offset > 0)  # a rollout decides nothing there
-        assert (expected["learned"][:, 1:5] == ~kept[:, None]).all()
-        np.testing.assert_array_equal(expected["learned"][:, 5:], expected["valid"][:, 5:])
+        assert (expected["retrieved"][:, 1:5] == kept[:, None]).all()
+        assert not expected["retrieved"][:, 5:].any()
         retrieved.update(map(tuple, played["step"][:, 1:5].tolist()))
     assert len(retrieved) > history["time"].shape[1] // 15  # other episodes over time
     assert not retrieved.isdisjoint({(0, 1, 2, 3)})

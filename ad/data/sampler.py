@@ -133,8 +133,8 @@ class WindowSampler:
         `valid`, bool [B, T + 1], is false for an entry 0 that does not exist, which holds
         `Spec.padding`, and after the end of a sequence. `step` is a transition's number in its
         sequence. Integers are int64, but for the arrays of an observation. With `retrieved`, a
-        field `learned` is `valid` without transitions that are retrieved: a rollout never decides
-        in their places with what comes before them, nothing.
+        field of that name says which entries are. A rollout retrieves episodes only when its window
+        is full: it never decides in their places.
         """
         step = offset[:, None] + np.arange(-1, self.context_length)  # [B, T + 1]
         length = self.lengths[sequence, None]
@@ -145,7 +145,7 @@ class WindowSampler:
             if (best := self._best_before(place, begin[window, 0])) is not None:
                 index[window, 1 : 1 + self.retrieved] = best
                 step[window, 0], step[window, 1 : 1 + self.retrieved] = -1, best - begin[window]
-                retrieves[window] = offset[window] > 0  # else it is the window without them
+                retrieves[window] = offset[window] > 0  # at 0 they are its own first ones
         valid, batch = (step >= 0) & (step < length), {}
         for name, values in self.data.items():
             default = np.int64 if values.dtype.kind in "iu" else values.dtype
@@ -153,8 +153,8 @@ class WindowSampler:
             window[~valid[:, 0], 0] = self.padding.get(name, 0)
             batch[name] = window
         if self.retrieved:
-            batch["learned"] = valid.copy()
-            batch["learned"][retrieves, 1 : 1 + self.retrieved] = False
+            batch["retrieved"] = np.zeros_like(valid)
+            batch["retrieved"][retrieves, 1 : 1 + self.retrieved] = True
         return batch | {"step": np.maximum(step, 0), "valid": valid}
 
     def _best_before(self, place: int, begin: int) -> np.ndarray | None:

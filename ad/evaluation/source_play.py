@@ -46,9 +46,9 @@ def learned_returns(
     """Return the returns of the tabular learner's episodes by split, float64 [K, S, E] each.
 
     `evaluations` have the tasks, evaluation seeds and episodes. A learner that is `restarted`
-    starts from nothing at each change of its task, with the settings for tasks that stay. Returns
-    {} in a world whose observations have no numbers, and where learning would take more than
-    MAX_STEPS or MAX_VALUES.
+    starts from nothing at each change of its task, as a learner of a task that stays. Returns {} in
+    a world whose observations have no numbers, and where learning would take more than MAX_STEPS or
+    MAX_VALUES.
     """
     played, places = [], []  # a learner each: its seed and task; where its episodes are
     for split, own in evaluations.items():
@@ -62,15 +62,15 @@ def learned_returns(
                 played.append((seed, own.tasks[tasks[start]]))
                 places.append((split, k, s, slice(start, stop)))
     env = replace(env, change=0.0) if restarted else env
-    longest = max(own.stop - own.start for *_, own in places)
+    longest = max(part.stop - part.start for *_, part in places)
     if (algorithm := _algorithm(env, len(played), longest)) is None:
         return {}
     config = Experiment(env=env, source=SourceConfig(algorithm=algorithm))
     changes = task_changes(env, [one.tasks for one in evaluations.values()], played)
     learned = play_source(config, played, longest, (), changes).returns
     returns = {split: np.zeros(own.returns.shape) for split, own in evaluations.items()}
-    for (split, k, s, own), values in zip(places, learned, strict=True):
-        returns[split][k, s, own] = values[: own.stop - own.start]
+    for (split, k, s, part), values in zip(places, learned, strict=True):
+        returns[split][k, s, part] = values[: part.stop - part.start]
     return returns
 
 

@@ -64,7 +64,8 @@ class Parquet(Format):
 
     def write(self, place: str, export: Export) -> None:
         folder = Path(os.path.abspath(place))
-        if any(folder.glob("*")) and not any(folder.glob("data/train-*.parquet")):
+        is_empty = folder.is_dir() and not any(folder.iterdir())
+        if folder.exists() and not is_empty and not any(folder.glob("data/train-*.parquet")):
             raise ConfigError(f"{place} is no data set of this format: it is not replaced")
         with locked(folder):
             temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")

@@ -464,7 +464,7 @@ def history_contexts(
 ) -> Contexts:
     """Return `count` windows of the histories' held-out actors, or of all if none is held out.
 
-    Every decision that is learned is marked as decided.
+    Every decision that is not retrieved is marked as decided.
     """
     own = {"task": _task_of, "episode": _episode_of, "sequence": _sequence_of}
     derived = {**method.derived, **own}
@@ -478,7 +478,7 @@ def history_contexts(
     )
     rng = np.random.default_rng(derive_key(0, "interpret", "history contexts"))
     arrays = dict(sampler.sample(rng, count))
-    arrays["decided"] = arrays.pop("learned", arrays["valid"]).copy()
+    arrays["decided"] = arrays["valid"] & np.logical_not(arrays.pop("retrieved", False))
     arrays["decided"][:, 0] = False
     tasks = np.array([history.task for history in dataset.histories])
     names = [task_name(task) for task in tasks]

@@ -156,9 +156,9 @@ class Method(Generic[Model]):
     ) -> tuple["torch.Tensor", dict[str, "torch.Tensor"]]:
         """Return the loss of a batch, 0-d, and metrics for the log by name, 0-d each.
 
-        All of them are means over the decisions `ad.methods.losses.learned(batch)`: decision t is
-        at `model(batch)[:, t]` and its action at `batch["action"][:, t + 1]`. The logits also have
-        actions that a task lacks; `batch["action_mask"]`, if there, marks those that it has.
+        All of them are means over the decisions `ad.methods.losses.loss_mask(batch)`: decision t
+        is at `model(batch)[:, t]` and its action at `batch["action"][:, t + 1]`. The logits also
+        have actions that a task lacks; `batch["action_mask"]`, if there, marks those that it has.
         """
         raise NotImplementedError
 

@@ -87,7 +87,8 @@ class ReturnConditionedPolicy(ContextPolicy):
     `target` is a number or one for each environment, None for the histories' `reached_return`;
     `before_reward`, if given, is that of episodes that begin with no reward above 0 in the context.
     The return to go of a past episode in the context is what it achieved, as in a training window.
-    Raises ConfigError unless all are finite, and warns of targets beyond the histories.
+    Raises ConfigError unless all are finite, and for a model that carries a state; warns of targets
+    beyond the histories.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Losses and metrics of a batch of windows: means over its decisions, masked actions.
 
-The decisions of a batch are its entries 1 to T; a loss has those of `learned`. Actions that a task
-lacks are those outside `action_mask`, a field that a batch has only where tasks have different
-numbers of actions.
+The decisions of a batch are its entries 1 to T; a loss is a mean over those of `loss_mask`. Actions
+that a task lacks are those outside `action_mask`, a field that a batch has only where tasks have
+different numbers of actions.
 """
 
 from typing import TYPE_CHECKING
@@ -13,18 +13,19 @@ if TYPE_CHECKING:  # a configuration imports the methods, but not torch
     Batch = dict[str, torch.Tensor]
 
 
-def learned(batch):
-    """Return which decisions are learned, bool [B, T]: valid ones that are not retrieved.
+def loss_mask(batch):
+    """Return which decisions a loss is a mean over, bool [B, T]: valid ones, and no retrieved ones.
 
-    A field `learned` of the batch, which only windows with retrieved episodes have, says so.
+    Only windows of the memory `retrieval` have a field `retrieved`.
     """
-    return batch.get("learned", batch["valid"])[:, 1:]
+    valid = batch["valid"][:, 1:]
+    return valid & ~batch["retrieved"][:, 1:] if "retrieved" in batch else valid
 
 
 def masked_mean(values: "torch.Tensor", batch: "Batch") -> "torch.Tensor":
-    """Return the mean of `values` [B, T] over the decisions that are learned, 0-d."""
-    own = learned(batch)
-    return values.where(own, 0).sum() / own.sum()
+    """Return the mean of `values` [B, T] over the decisions of `loss_mask`, 0-d."""
+    mask = loss_mask(batch)
+    return values.where(mask, 0).sum() / mask.sum()
 
 
 def mask_actions(values: "torch.Tensor", batch: "Batch", dim: int = -1) -> "torch.Tensor":
@@ -53,7 +54,7 @@ def cross_entropy(logits: "torch.Tensor", batch: "Batch", smoothing: float) -> "
     from torch.nn.functional import cross_entropy
 
     # The mean that `cross_entropy` computes has no fixed order of additions on a GPU.
-    targets = batch["action"][:, 1:].masked_fill(~learned(batch), -100)
+    targets = batch["action"][:, 1:].masked_fill(~loss_mask(batch), -100)
     losses = cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
     return masked_mean(losses, batch)
 

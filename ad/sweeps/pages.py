@@ -276,11 +276,11 @@ def _sizes(cells: Sequence[Cell]) -> str:
     first = cells[0].config
     lengths = {cell.row: cell.config.data.context_length for cell in cells}
     segments = {cell.row: cell.config.training.segments for cell in cells}
-    texts = {row: f"{n}, {segments[row]} in a row in training" for row, n in lengths.items()}
+    texts = {row: f"{n} (training: {segments[row]} in a row)" for row, n in lengths.items()}
     texts |= {row: str(lengths[row]) for row, n in segments.items() if n == 1}
     others = [f"; {own} for {row}" for row, own in texts.items() if own != texts[cells[0].row]]
     steps = f"at most {first.env.episode_length} env steps"
-    contexts = f"contexts of {first.data.context_length} transitions{''.join(others)}"
+    contexts = f"contexts of {texts[cells[0].row]} transitions{''.join(others)}"
     played = f"{first.evaluation.episodes} episodes of {steps}"
     return f"{first.split.num_train_tasks} train tasks, {played}, {contexts}."
 

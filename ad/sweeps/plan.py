@@ -152,7 +152,7 @@ class Sweep:
         keys = {run.key for cell in chosen for run in cell.runs}
         runs = [run for run in self.planned_runs() if run.key in keys]
         chosen_runs = [r for r in runs if not seeds or r.config.training.train_seed in seeds]
-        if not chosen_runs:
+        if not chosen_runs and (groups or rows or seeds):
             raise ConfigError(f"{self.path} has no run of these groups, rows and seeds")
         return chosen_runs
 

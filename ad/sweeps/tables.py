@@ -447,7 +447,7 @@ def tasks_chart(results: SweepResults, group: str) -> Choice | None:
                 "columns",
                 order,
                 [[own.get(task) for task in order]],
-                column_name="held-out task in which a rollout begins",
+                column_name="held-out task, the first of a rollout if tasks change",
                 value_name="share of optimum, last 10",
             )
         ]

@@ -21,7 +21,7 @@ from ad.data.sampler import Batch, Windows
 from ad.data.spec import MAX_REWARDS, Spec
 from ad.methods import build_method, build_model
 from ad.methods.base import Method
-from ad.methods.losses import learned
+from ad.methods.losses import loss_mask
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import policy_of
 from ad.runtime.console import warn
@@ -270,19 +270,19 @@ class Trainer(BaseTrainer):
         whole, metrics = self.batch(), []
         rows = self.processes.batch_slice(len(whole["valid"]))
         batch = to_device({name: values[rows] for name, values in whole.items()}, self.device)
-        own_decisions = learned(batch)
-        decisions = torch.tensor(learned(whole).sum(), device=self.device)
+        mask = loss_mask(batch)
+        decisions = torch.tensor(loss_mask(whole).sum(), device=self.device)
 
         def loss_of(micro_batch: slice) -> torch.Tensor:
             own = {name: values[micro_batch] for name, values in batch.items()}
             first = rows.start + micro_batch.start
             seed_torch(self._key("dropout", self.step, first), self.device)
-            share = own_decisions[micro_batch].sum() / decisions
+            share = mask[micro_batch].sum() / decisions
             loss, further = self.loss(forward, own)
             metrics.append({name: value.detach() * share for name, value in further.items()})
             return loss * share
 
-        micro_batches = self.micro_batches(len(own_decisions))
+        micro_batches = self.micro_batches(len(mask))
         loss, gradient = loss_and_grad(self.optimizer, loss_of, micro_batches)
         further = {name: sum(each[name] for each in metrics) for name in metrics[0]}
         return {**further, "loss": loss}, gradient

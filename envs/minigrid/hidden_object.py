@@ -73,6 +73,7 @@ class HiddenObject(World):
     action_names = ("turn left", "turn right", "forward", "pick up")
     task_grid = (len(TYPES), len(COLORS))
     success_ends = True
+    observes_view = True
 
     def __init__(
         self,

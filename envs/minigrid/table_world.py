@@ -103,6 +103,7 @@ class MiniGridTable(World):
         check_choice("observation", observation, (NUMBER, STATE, *KINDS))
         check_integer("workers", workers, 1, MAX_WORKERS)
         self.is_state = observation == STATE
+        self.observes_view = observation in ("index", "one_hot")
         if self.is_state and (direction or mission):
             raise ValueError("a state_id stands alone: it has the direction, and shows no mission")
         kind = {NUMBER: "index", STATE: "full"}.get(observation, observation)

@@ -114,7 +114,7 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
                 return drawn
         return draw_observation(images, settings)
 
-    @property
+    @cached_property
     def observes_view(self) -> bool:
         """Whether all tasks observe the cells of the agent's own view, as numbers or one-hot."""
         tasks = range(len(self.task_kwargs))

@@ -216,7 +216,7 @@ def front_cell(subject, part: str) -> str | None:
     """Return the cell in front of the agent where a part is its own view, e.g. "5-3"."""
     declared = subject.model.spec.observation[part]
     world = subject.run and subject.run.world
-    if (world and not getattr(world, "observes_view", False)) or not shows_cells(declared):
+    if (world and not world.observes_view) or not shows_cells(declared):
         return None
     return f"{declared.shape[1] - 2}-{declared.shape[0] // 2}"
 

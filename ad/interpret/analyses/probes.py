@@ -46,7 +46,7 @@ class Decisions:
     """n decisions: the features [n, C] of each stage, and arrays [n] by decision."""
 
     features: list[np.ndarray]
-    cell: np.ndarray  # the number of the observation
+    observation: np.ndarray  # its bytes
     episode: np.ndarray  # from 1
     time: np.ndarray
     reward_seen: np.ndarray
@@ -78,7 +78,7 @@ class Probes(Analysis):
         fit = draw(subject, subject.train_contexts, FITTED)
         held_out = draw(subject, subject.contexts, SCORED)
         for decisions in (fit, held_out):
-            decisions.features.insert(0, baseline_features(decisions, fit.cell))
+            decisions.features.insert(0, baseline_features(decisions, fit.observation))
         names = [n for n in fit.labels if is_probed(fit.labels[n], held_out.labels[n])]
         stages = [BASELINE, *stage_points(model)]
         axes = {"target": names, "stage": stages, "probe": list(PROBES)}
@@ -139,7 +139,7 @@ def draw(subject: Subject, contexts: Contexts, count: int) -> Decisions:
     }
     return Decisions(
         [values[place] for values in activations(subject.model, contexts)],
-        at_place(observation_bytes(subject, contexts)),
+        observation_bytes(subject, contexts, place),
         at_place(contexts.episode + 1),
         at_place(contexts.time),
         at_place(contexts.reward_seen),
@@ -157,15 +157,16 @@ def baseline_features(decisions: Decisions, observations: np.ndarray) -> np.ndar
     known = np.unique(observations)
     if len(known) > MOST_OBSERVATIONS:
         return numbers
-    return np.concatenate([numbers, decisions.cell[:, None] == known], axis=1)
+    return np.concatenate([numbers, decisions.observation[:, None] == known], axis=1)
 
 
-def observation_bytes(subject: Subject, contexts: Contexts) -> np.ndarray:
-    """Return the bytes of each observation, the same in all contexts, [B, T + 1]."""
+def observation_bytes(subject: Subject, contexts: Contexts, place: np.ndarray) -> np.ndarray:
+    """Return the observations of the decisions `place`, int64 [n] among the B * T, as bytes [n]."""
     fields = [name for name in subject.model.spec.observation_fields if "next" not in name]
-    parts = [contexts.window[n].cpu().numpy().astype(np.float64) for n in fields]
-    rows = np.concatenate([part.reshape(*contexts.valid.shape, -1) for part in parts], 2)
-    return np.ascontiguousarray(rows).view(f"S{rows.shape[2] * rows.itemsize}")[..., 0]
+    parts = [contexts.window[n].cpu().numpy()[:, 1:] for n in fields]
+    rows = [part.reshape(-1, *part.shape[2:])[place].reshape(len(place), -1) for part in parts]
+    joined = np.ascontiguousarray(np.concatenate(rows, axis=1), np.float64)
+    return joined.view(f"S{joined.shape[1] * joined.itemsize}")[:, 0]
 
 
 def task_labels(subject: Subject, contexts: Contexts) -> dict[str, np.ndarray]:
@@ -273,10 +274,10 @@ def control_labels(
     fit: Decisions, held_out: Decisions, labels: np.ndarray, name: str
 ) -> list[np.ndarray]:
     """Return labels that are a random function of the observation, drawn from `labels`."""
-    cells = np.unique(np.concatenate([fit.cell, held_out.cell]))
+    cells = np.unique(np.concatenate([fit.observation, held_out.observation]))
     rng = np.random.default_rng(derive_key(0, "interpret", "control task", name))
     drawn = rng.choice(labels[np.isfinite(labels)], len(cells))
-    return [drawn[np.searchsorted(cells, decisions.cell)] for decisions in (fit, held_out)]
+    return [drawn[np.searchsorted(cells, decisions.observation)] for decisions in (fit, held_out)]
 
 
 def probe_scores(

@@ -6,8 +6,8 @@ other task: after a change, good episodes of the task before are kept too. They 
 itself: its first quarter has the transitions of the whole episodes with the highest returns before
 its other transitions, in the order of time, if there are as many. Of equal ones the newest are
 taken, and of the last one its end. A window of training takes them from the whole history before
-it, and their decisions are not learned there. A rollout chooses when its window is full, from what the window holds: an episode that was cut
-once stays cut.
+it, and their decisions are in no loss. A rollout chooses when its window is full, from what the
+window holds: an episode that was cut once stays cut.
 """
 
 from ad.errors import SettingError
