@@ -23,7 +23,7 @@ pytest.importorskip("sklearn")
 def decisions(model, contexts) -> Decisions:
     """All decisions of `contexts`, with `found` as their label."""
     found = contexts.reward_seen[:, 1:].flatten()
-    cell, episode = contexts.observation[:, 1:].flatten(), contexts.episode[:, 1:].flatten() + 1
+    cell, episode = contexts.cell[:, 1:].flatten(), contexts.episode[:, 1:].flatten() + 1
     labels = {"found": found.astype(np.int64)}
     time = contexts.time[:, 1:].flatten()
     return Decisions(list(activations(model, contexts)), cell, episode, time, found, labels)
