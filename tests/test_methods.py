@@ -10,6 +10,7 @@ from ad.config.schema import MethodConfig, ModelConfig
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
 from ad.methods import build_method
+from ad.methods.losses import loss_mask
 from ad.models.sequence_model import SequenceModel
 from ad.registry import METHODS, TOKENIZERS
 from envs.oracle import TaskOracle
@@ -39,7 +40,7 @@ def model(request, method, spec) -> SequenceModel:
 
 @pytest.fixture
 def batch(random_window):
-    """Four windows of six decisions, the last two of which are padding in the second window."""
+    """Four windows of six decisions: the second ends with padding, the third begins retrieved."""
     window = random_window(4, 6, seed=0)
     window["action"][:, 1:] %= 5
     window["valid"][1, 5:] = False
@@ -50,12 +51,15 @@ def with_derived(window):
     """Return a window with all further fields that a method reads."""
     left = window["reward"].nan_to_num().flip(1).cumsum(1).flip(1)
     further = {"terminated": window["time"] == 3, "truncated": window["time"] == 2}
-    return window | further | {"return_to_go": left, "optimal_action": window["observation"] % 5}
+    further |= {"return_to_go": left, "optimal_action": window["observation"] % 5}
+    further["retrieved"] = torch.zeros_like(window["valid"])
+    further["retrieved"][2, 1:3] = True
+    return window | further
 
 
 def surprise_of(model, batch) -> torch.Tensor:
-    """Return -log p of every action at every valid decision, [number of decisions, A]."""
-    return -torch.log_softmax(model(batch), -1)[batch["valid"][:, 1:]]
+    """Return -log p of every action at every decision of the loss, [number of decisions, A]."""
+    return -torch.log_softmax(model(batch), -1)[loss_mask(batch)]
 
 
 def trained(model) -> dict[str, torch.Tensor]:
@@ -64,8 +68,8 @@ def trained(model) -> dict[str, torch.Tensor]:
 
 
 def actions_of(batch) -> torch.Tensor:
-    """Return the action taken at every valid decision."""
-    return batch["action"][:, 1:][batch["valid"][:, 1:]]
+    """Return the action taken at every decision of the loss."""
+    return batch["action"][:, 1:][loss_mask(batch)]
 
 
 @imitators
@@ -92,7 +96,7 @@ def test_actions_that_a_task_lacks_have_no_part_in_the_loss(method, model, batch
     batch["action"][:, 1:] %= 3
     batch["action_mask"] = (torch.arange(5) < 3).expand(4, 7, 5).clone()
     batch["action_mask"][:, 0] = False  # as before a history
-    logits = model(batch)[batch["valid"][:, 1:]][:, :3]
+    logits = model(batch)[loss_mask(batch)][:, :3]
     surprise = -torch.log_softmax(logits, -1)
     taken = surprise.gather(-1, actions_of(batch)[:, None]).squeeze(-1)
     torch.testing.assert_close(method.loss(model, batch)[0], taken.mean())
