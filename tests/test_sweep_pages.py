@@ -178,6 +178,12 @@ def test_paired_runs_are_compared_split_by_split_where_the_plan_says_so(tmp_path
     text = "learner: +0.105, above in 2 of 2"  # neither an interval nor a p value
     assert [two["NAUC"], two["difference of NAUC from that of"]] == ["0.405", text]
     assert "distillation with learner" in page_of(sweep, results.records)
+    for number, record in enumerate(results.made["room", "clone"]):  # two tasks, one in all splits
+        record.values[""]["per_task"] = {"0": 0.1 * number, str(1 + number): 0.5 + 0.1 * number}
+    (chart,) = tables.tasks_chart(results, "room").options["clone"]
+    assert dict(zip(chart.columns, chart.values[0], strict=True)) == pytest.approx(
+        {"0": 0.1, "1": 0.5, "2": 0.6, "3": 0.7}
+    )
 
 
 def test_a_group_shows_the_results_of_the_world_that_it_names(tmp_path):
