@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gymnasium.vector import VectorWrapper
 
+from envs.checks import check_seeds
 from envs.rng import uniform
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Changes:
             raise ValueError(f"the rate {problem}")
         if len(self.keys) != len(self.pools):
             raise ValueError(f"{len(self.keys)} keys are not those of {len(self.pools)} pools")
-        if any(len(pool) < 2 for pool in self.pools):
+        if min(map(len, self.pools)) < 2:
             raise ValueError("a task cannot change where its part of the split has no other one")
         for pool in self.distinct_pools():
             if np.ndim(pool) != 2 or len(np.unique(pool, axis=0)) < len(pool):
@@ -106,10 +107,8 @@ class ChangingTasks(VectorWrapper):
     def reset(self, *, seed=None, options: dict | None = None):
         """Begin an episode as `World.reset` does, in the tasks of the schedule."""
         mask = self.env.reset_mask(options)
-        seeds = np.array(seed, object)
-        if seeds.ndim and len(seeds) != self.num_envs:
-            raise ValueError(f"expected {self.num_envs} seeds, got {len(seeds)}")
-        seeds = np.broadcast_to(seeds, mask.shape)
+        check_seeds(seed, self.num_envs)
+        seeds = np.broadcast_to(np.array(seed, object), mask.shape)
         restarts = [one is not None or not self.env.is_reset for one in seeds]
         self._enter(np.where(mask, np.where(restarts, 0, self._episode + 1), self._episode))
         return self.env.reset(seed=seed, options=options)

@@ -75,6 +75,12 @@ def check_flag(name: str, value) -> bool:
     return check_choice(name, value, (True, False))
 
 
+def check_seeds(seed, num_envs: int) -> None:
+    """Raise ValueError for a list of seeds that has not as many as there are environments."""
+    if np.ndim(seed) and len(seed) != num_envs:
+        raise ValueError(f"expected {num_envs} seeds, got {len(seed)}")
+
+
 def env_tasks(all_tasks: np.ndarray, tasks, num_envs: int | None) -> np.ndarray:
     """Return the task of each of N environments, int64 [N, ...].
 

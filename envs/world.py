@@ -25,7 +25,7 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 
-from envs.checks import check_actions, env_tasks
+from envs.checks import check_actions, check_seeds, env_tasks
 from envs.oracle import TaskOracle
 from envs.rng import uniform
 from envs.spaces import check_action_space, check_observation_space
@@ -179,8 +179,7 @@ class World(TaskOracle, VectorEnv):
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
             seed = [int(seed) + env for env in range(self.num_envs)]
-        if seed is not None and len(seed) != self.num_envs:
-            raise ValueError(f"expected {self.num_envs} seeds, got {len(seed)}")
+        check_seeds(seed, self.num_envs)
         keys = self._keys
         if keys is None:
             keys = self.np_random.integers(2**64, size=self.num_envs, dtype=np.uint64)

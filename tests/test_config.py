@@ -239,6 +239,7 @@ method.name --method.name in_context_planning --env.id WaterMaze-v0 --model.enco
 model.memory --model.memory retrieval --method.name rl2
 model.memory --model.memory retrieval --method.name dpt --method.settings.contexts shuffled
 model.memory --model.memory retrieval --method.name behavior_cloning
+model.memory --model.memory retrieval --method.name context_value
 data.permute --data.permute both --env.id WaterMaze-v0 --model.encoder mlp \
   --source.algorithm stable_baselines3
 data.permute --data.permute actions --method.name tests/components.py:TimeLeft

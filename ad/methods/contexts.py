@@ -248,8 +248,9 @@ class SlidingWindow(Context):
             value[:] = self.padding[name]
             value[:, : kept + 1] = entries
             value[retrieves, 0] = self.padding[name]  # no transition before the best episodes
-        self.returns[:, : kept + 1] = self.returns[envs, stays]
-        self.returns[:, kept + 1 :] = -torch.inf
+        if self.retrieved:
+            self.returns[:, : kept + 1] = self.returns[envs, stays]
+            self.returns[:, kept + 1 :] = -torch.inf
         self.length = kept
         if self.model.carries:
             self.read, self.dropped = kept, self.dropped + dropped

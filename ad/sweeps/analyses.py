@@ -244,7 +244,8 @@ class _FindingsTable:
             how += [""] * len(tests)
             verdicts = [_verdict(config, row.get(model, [])) for model in config.models]
             if {*verdicts} != {UNKNOWN}:  # a claim may have no such test
-                first, told = label not in told, {*told, label}
+                first = label not in told
+                told.add(label)
                 texts = [label * first, says * first, test, how[tests.index(test)]]
                 rows.append([*(texts[n] for n in shown), *verdicts])
         header = [*(header[n] for n in shown), *config.models]

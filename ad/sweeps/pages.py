@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ad.config.fields import as_yaml
+from ad.config.schema import Experiment
 from ad.errors import ConfigError
 from ad.evaluation.scores import LEVEL, SCORES
 from ad.reporting.page import Block, Chart, Choice, Code, Details, Page, Section, Table, Text
@@ -273,14 +274,17 @@ def _group_section(results: SweepResults, group: str, folder: Path) -> Section:
 
 def _sizes(cells: Sequence[Cell]) -> str:
     """Return the sizes that the rows of a group share, and the contexts of those with another."""
+
+    def context(config: Experiment) -> str:
+        segments = config.training.segments
+        several = f" (training: {segments} in a row)" if segments > 1 else ""
+        return f"{config.data.context_length}{several}"
+
     first = cells[0].config
-    lengths = {cell.row: cell.config.data.context_length for cell in cells}
-    segments = {cell.row: cell.config.training.segments for cell in cells}
-    texts = {row: f"{n} (training: {segments[row]} in a row)" for row, n in lengths.items()}
-    texts |= {row: str(lengths[row]) for row, n in segments.items() if n == 1}
-    others = [f"; {own} for {row}" for row, own in texts.items() if own != texts[cells[0].row]]
+    texts = {cell.row: context(cell.config) for cell in cells}
+    others = [f"; {own} for {row}" for row, own in texts.items() if own != context(first)]
     steps = f"at most {first.env.episode_length} env steps"
-    contexts = f"contexts of {texts[cells[0].row]} transitions{''.join(others)}"
+    contexts = f"contexts of {context(first)} transitions{''.join(others)}"
     played = f"{first.evaluation.episodes} episodes of {steps}"
     return f"{first.split.num_train_tasks} train tasks, {played}, {contexts}."
 

@@ -151,10 +151,10 @@ class Sweep:
         # Of the runs of the whole board, which are evaluated in the worlds of all its groups.
         keys = {run.key for cell in chosen for run in cell.runs}
         runs = [run for run in self.planned_runs() if run.key in keys]
-        chosen_runs = [r for r in runs if not seeds or r.config.training.train_seed in seeds]
-        if not chosen_runs and (groups or rows or seeds):
+        runs = [run for run in runs if not seeds or run.config.training.train_seed in seeds]
+        if not runs and (groups or rows or seeds):
             raise ConfigError(f"{self.path} has no run of these groups, rows and seeds")
-        return chosen_runs
+        return runs
 
 
 def settings_text(settings: dict[str, Any]) -> str:

@@ -10,7 +10,8 @@ from envs.checks import MAX_SEED, check_choice, check_flag, check_integer
 from envs.minigrid.encoding import HIGHEST, NUM_PLANES, OBJECTS, VIEWS, one_hot
 from envs.minigrid.missions import Missions, members
 
-KINDS = ("index", "one_hot", "full", "rgb")
+VIEW_KINDS = ("index", "one_hot")  # the cells that the agent sees
+KINDS = (*VIEW_KINDS, "full", "rgb")
 MISSIONS = (False, True, "words")
 MAX_PIXELS = 32
 

@@ -16,7 +16,7 @@ from envs.checks import MAX_SEED, check_choice, check_integer, check_tasks
 from envs.mdps.planning import greedy_policy
 from envs.minigrid.drawing import draw_replay
 from envs.minigrid.encoding import OBJECTS, one_hot
-from envs.minigrid.observation import KINDS, Settings, current
+from envs.minigrid.observation import KINDS, VIEW_KINDS, Settings, current
 from envs.minigrid.table_files import load_tables, make_layouts
 from envs.minigrid.tabular import Table, time_factor
 from envs.minigrid.vector_env import MiniGridVectorEnv
@@ -103,7 +103,7 @@ class MiniGridTable(World):
         check_choice("observation", observation, (NUMBER, STATE, *KINDS))
         check_integer("workers", workers, 1, MAX_WORKERS)
         self.is_state = observation == STATE
-        self.observes_view = observation in ("index", "one_hot")
+        self.observes_view = observation in VIEW_KINDS
         if self.is_state and (direction or mission):
             raise ValueError("a state_id stands alone: it has the direction, and shows no mission")
         kind = {NUMBER: "index", STATE: "full"}.get(observation, observation)

@@ -11,7 +11,7 @@ from envs.gymnasium_vec import NO_STEP, GymnasiumVectorEnv
 from envs.minigrid.drawing import draw_observation, draw_replay
 from envs.minigrid.make import defaults, make, make_plain, require
 from envs.minigrid.missions import Missions, members, time_limit
-from envs.minigrid.observation import Settings
+from envs.minigrid.observation import VIEW_KINDS, Settings
 from envs.minigrid.placing import Placed
 from envs.minigrid.replay import THINGS, Replayable, new_generator
 from envs.spaces import check_action_space
@@ -117,9 +117,8 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
     @cached_property
     def observes_view(self) -> bool:
         """Whether all tasks observe the cells of the agent's own view, as numbers or one-hot."""
-        tasks = range(len(self.task_kwargs))
-        kinds = {Settings.take(self._settings(task))[0].observation for task in tasks}
-        return kinds <= {"index", "one_hot"}
+        settings = map(self._settings, range(len(self.task_kwargs)))
+        return all(Settings.take(own)[0].observation in VIEW_KINDS for own in settings)
 
     def placed(self, task, seed: int) -> Placed:
         """Return the grid of a task, int [1], in which agent and balls can be put anywhere."""
