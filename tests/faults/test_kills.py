@@ -176,7 +176,7 @@ def test_kills_at_random_moments_of_a_collection_on_minigrid_lose_nothing(
     assert not ledger.lost(kind)
 
 
-@pytest.mark.parametrize("every", [17, pytest.param(1, marks=FULL)])
+@pytest.mark.parametrize("every", [29, pytest.param(1, marks=FULL)])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_kill_before_any_change_of_files_loses_nothing(
     untouched, begin, ledger, tmp_path, verb, every
