@@ -61,7 +61,7 @@ def make(env_id: str, episode_length: int | EllipsisType | None = ..., **kwargs)
 
     None is for no limit; by default it is the length of the preset `env_id`, or 20. `kwargs` are
     the world's settings, among them its task (`goal=(row, column)` for DarkRoom). Raises
-    ValueError for an unknown id, an unknown setting or a bad value.
+    ValueError for an unknown id, and for a bad setting of a world of this suite.
     """
     if env_id in REGISTRY or env_id in PRESETS:
         return gymnasium.make(env_id, episode_length=episode_length, **kwargs)

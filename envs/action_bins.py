@@ -30,8 +30,8 @@ class ActionBins(gymnasium.ActionWrapper):
         self.action_space = Discrete(len(self.actions))
 
     def action(self, action: int) -> np.ndarray:
-        """Return the continuous action with a number."""
-        return self.actions[action]
+        """Return the continuous action with a number, an array of its own."""
+        return self.actions[action].copy()
 
 
 def _actions(space: Box, bins) -> np.ndarray:

@@ -76,9 +76,13 @@ def check_flag(name: str, value) -> bool:
 
 
 def check_seeds(seed, num_envs: int) -> None:
-    """Raise ValueError for a list of seeds that has not as many as there are environments."""
-    if np.ndim(seed) and len(seed) != num_envs:
-        raise ValueError(f"expected {num_envs} seeds, got {len(seed)}")
+    """Raise ValueError unless `seed` is None, an integer, or a list of these for N environments."""
+    seeds = list(seed) if np.ndim(seed) else [seed]
+    if np.ndim(seed) and len(seeds) != num_envs:
+        raise ValueError(f"expected {num_envs} seeds, got {len(seeds)}")
+    for one in seeds:
+        if one is not None and not (isinstance(one, int | np.integer) and 0 <= one < 2**64):
+            raise ValueError(f"a seed must be an integer from 0 to 2**64 - 1, got {one!r}")
 
 
 def env_tasks(all_tasks: np.ndarray, tasks, num_envs: int | None) -> np.ndarray:

@@ -133,8 +133,11 @@ class GymnasiumVectorEnv(TaskOracle, VectorEnv):
 
     @cached_property
     def max_episode_steps(self) -> int | None:
-        """The time limit that the id was registered with."""
-        return self._spec.max_episode_steps
+        """The time limit of the tasks, the longest if they differ; None if a task has none."""
+        own = [(self._kwargs | task).get("max_episode_steps") for task in self.task_kwargs]
+        limits = [self._spec.max_episode_steps if limit is None else limit for limit in own]
+        known = [limit for limit in limits if limit not in (None, -1)]  # -1 takes one away
+        return max(known) if len(known) == len(limits) else None
 
     def all_tasks(self) -> np.ndarray:
         """Return the indices into `task_kwargs`, [[0], [1], ...], int64 [K, 1]."""

@@ -98,7 +98,7 @@ PRESETS = {
     # Duan et al. 2016 (arXiv 1611.02779), section 3.1: total rewards over 1,000 test tasks.
     **{
         f"BernoulliBandit-{arms}arms-{pulls}pulls-v1": _bandit(
-            "BernoulliBandit-v0", arms, pulls, TRAIN_TASKS + 1000
+            "BernoulliBandit-v0", arms, pulls, TRAIN_TASKS + 1000, drift=0.0
         )
         for arms in (5, 10)
         for pulls in (10, 100, 500)
@@ -116,6 +116,7 @@ PRESETS = {
         min_arms=None,
         num_held_out=100,
         parity_probability=0.95,
+        drift=0.0,
     ),
     # Sinii et al. 2023, with 100 test tasks.
     "OddEvenBandit-4to20arms-300pulls-v1": _bandit(
@@ -126,6 +127,7 @@ PRESETS = {
         min_arms=4,
         num_held_out=100,
         parity_probability=0.95,
+        drift=0.0,
     ),
     # Duan et al. 2016, section 3.2: 1,000 test tasks.
     "RandomMDP-10x5-v1": _mdp("RandomMDP-v0", 10, 10, TRAIN_TASKS + 1000, reward_noise=1.0),

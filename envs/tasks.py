@@ -104,8 +104,8 @@ def make_split(
     If the world's definition holds out tasks, none of them is a train task, and they are the
     held-out tasks unless `held_out` is given. `num_held_out`, if given, is the number of held-out
     tasks: they are drawn by `split_seed` from the tasks that would otherwise be held out, and the
-    other ones are in neither part of the split. All tasks of `first` are train tasks if they are
-    at most `num_train_tasks`; otherwise `first` is ignored.
+    other ones are in neither part of the split. Tasks of `first` that are not held out are train
+    tasks if `first` has at most `num_train_tasks`; otherwise it is ignored.
 
     Raises ValueError for `held_out` with `num_held_out`, an unknown or repeated held-out task, too
     few tasks for the two numbers, no held-out task, and the arguments for which `envs.make_base`

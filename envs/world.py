@@ -14,7 +14,6 @@ A hook gets the environments to work on as `envs`: an index into arrays [N, ...]
 or the slice of all N, for which M = N.
 """
 
-import operator
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -176,16 +175,16 @@ class World(TaskOracle, VectorEnv):
 
     def _seed_envs(self, seed, mask: np.ndarray) -> None:
         """Restart the random streams of the environments in `mask` that `seed` has a number for."""
+        check_seeds(seed, self.num_envs)
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
             seed = [int(seed) + env for env in range(self.num_envs)]
-        check_seeds(seed, self.num_envs)
         keys = self._keys
         if keys is None:
             keys = self.np_random.integers(2**64, size=self.num_envs, dtype=np.uint64)
         for env in np.flatnonzero(mask) if seed is not None else ():
             if seed[env] is not None:
-                keys[env], self._draws[env] = operator.index(seed[env]), 0
+                keys[env], self._draws[env] = seed[env], 0
         self._keys = keys  # set last: a refused seed must not count as a reset
 
 

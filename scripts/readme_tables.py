@@ -7,6 +7,7 @@ published numbers.
 Speeds are measured on one core of this machine; all tables take ten minutes.
 """
 
+import argparse
 import math
 import sys
 import time
@@ -173,7 +174,12 @@ TABLES = {
 
 def main() -> None:
     """Make anew the tables that the arguments name, all of them without arguments."""
-    for name in sys.argv[1:] or TABLES:
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(TABLES))
+    names = parser.parse_args().names
+    if unknown := {*names} - {*TABLES}:
+        parser.error(f"there is no table {min(unknown)}: {', '.join(TABLES)}")
+    for name in names or TABLES:
         page, compute = TABLES[name]
         table = read_table(page, name)
         rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]

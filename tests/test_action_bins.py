@@ -26,7 +26,9 @@ class Arm(gymnasium.Env):
         return np.zeros(3, np.float32), {}
 
     def step(self, action):
-        return action, 0.0, False, False, {}
+        observation = action.copy()
+        action *= 0.5  # the action is the environment's own
+        return observation, 0.0, False, False, {}
 
 
 def actions_of(bins) -> list[list[float]]:
@@ -36,6 +38,8 @@ def actions_of(bins) -> list[list[float]]:
 def test_bins_are_all_combinations_of_values_at_equal_distances():
     assert actions_of([2, 3, 2])[:4] == [[-1, -2, 0], [-1, -2, 1], [-1, 0, 0], [-1, 0, 1]]
     assert len(actions_of(3)) == 27 and [0, 0, 0.5] in actions_of(3)
+    arm = ActionBins(Arm(), 3)
+    assert [arm.step(26)[0].tolist() for _ in range(2)] == [[1, 2, 1]] * 2
     assert actions_of([[1, 0, 0], [0, -2, 0.5]]) == [[1, 0, 0], [0, -2, 0.5]]
 
 

@@ -213,7 +213,7 @@ evaluation.worlds --model.encoder table --evaluation.worlds [{"size":7}]
 evaluation.worlds --evaluation.worlds [{"szie":7}]
 evaluation.worlds --evaluation.worlds [{"num_envs":7}]
 evaluation.worlds --evaluation.worlds [{"size":9},{"size":9}]
-evaluation.worlds --evaluation.worlds [{"size":7}] --model.encoder offsets \
+method.name --evaluation.worlds [{"size":7}] --model.encoder offsets \
   --method.name in_context_planning
 model.position --model.position rotary --model.width 6
 model.heads --model.memory gru --model.heads 4
@@ -235,6 +235,13 @@ method.name --method.name dpt --env.id WaterMaze-v0 --model.encoder mlp
 evaluation.policy.target_return --evaluation.policy.target_return 1
 evaluation.policy.plan_steps --method.name in_context_planning --evaluation.policy.plan_steps 1.5
 evaluation.policy.rewards --method.name in_context_planning --evaluation.policy.rewards mode
+evaluation.policy.asked_before_reward --method.name decision_transformer \
+  --evaluation.policy.asked_before_reward 1
+evaluation.calibration --method.name decision_transformer --evaluation.env_steps 200 \
+  --evaluation.calibration [0,1]
+model.tokenizer --method.name context_value --model.tokenizer conditioned
+model.tokenizer --method.name rl2 --model.tokenizer conditioned
+model.dropout --method.name rl2 --model.dropout 0.1
 method.name --method.name in_context_planning --env.id WaterMaze-v0 --model.encoder mlp
 model.memory --model.memory retrieval --method.name rl2
 model.memory --model.memory retrieval --method.name dpt --method.settings.contexts shuffled

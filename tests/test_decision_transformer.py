@@ -16,7 +16,7 @@ from ad.data.derived import Sequences, return_to_go
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec, make_spec
 from ad.errors import ConfigError
-from ad.evaluation.calibration import read_calibration
+from ad.evaluation.calibration import ACTIONS, read_calibration
 from ad.evaluation.evaluate import evaluate
 from ad.methods import context_policy
 from ad.pipeline import run_all
@@ -385,3 +385,7 @@ def test_a_damaged_calibration_is_made_again(finished):
     assert evaluate(finished)
     assert path.read_text() == before
     assert list(read_calibration(path)) == ["sample", "greedy"]
+    few = [f"{action},5,{task},0,1,{task}" for action in ACTIONS for task in [1] * 3 + [3] * 3]
+    path.write_text("\n".join([path.read_text().splitlines()[0], *few]))
+    (entry,) = read_calibration(path)["greedy"]  # two tasks, not six independent episodes
+    assert entry["achieved"] == 2 and entry["low"] < -10 and entry["episodes"] == 6

@@ -1,6 +1,7 @@
 """Histories in other formats: what a round trip keeps, and training on what was imported."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -261,6 +262,11 @@ def test_an_agent_that_failed_is_still_known_after_a_round_trip(run, root, monke
     back = imported("xland", "noisy.hdf5", root)
     folders = HistoryStore(back.config).folders(back.split.train_tasks)
     assert [load_history(folder).stopped_at for folder in folders] == [None, 7, None]
+    source = replace(back.config.source, env_steps=5 * back.config.source.num_envs)
+    few = Run.open(replace(back.config, source=source))
+    collect(few)  # what each actor did before one stopped
+    folders = HistoryStore(few.config).folders(few.split.train_tasks)
+    assert [load_history(folder).stopped_at for folder in folders] == [None] * 3
 
 
 def large_words(**changes: str) -> list[str]:

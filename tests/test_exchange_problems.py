@@ -122,8 +122,11 @@ def test_an_import_overwrites_no_other_file_and_needs_a_name_of_a_run(root, caps
     assert not (root / "my room.yaml").exists()
 
 
-@pytest.mark.parametrize(("field", "wrong"), [("action", -1), ("observation", 2**16)])
-def test_values_that_would_wrap_round_are_refused(run, root, field, wrong, monkeypatch):
+@pytest.mark.parametrize(
+    ("field", "wrong", "what"),
+    [("action", -1, "uint"), ("observation", 2**16, "uint"), ("observation", 99, "a space of 9 ")],
+)
+def test_values_that_would_wrap_round_are_refused(run, root, field, wrong, what, monkeypatch):
     export_histories(run, "minari", PLACES["minari"])
     read = MinariReader.read
 
@@ -133,7 +136,7 @@ def test_values_that_would_wrap_round_are_refused(run, root, field, wrong, monke
         return arrays
 
     monkeypatch.setattr(MinariReader, "read", damaged)
-    with pytest.raises(ConfigError, match=f"has {wrong} as {field}, which uint"):
+    with pytest.raises(ConfigError, match=f"has {wrong} as {field}, which {what}"):
         imported("minari", PLACES["minari"], root)
 
 

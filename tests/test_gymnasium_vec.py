@@ -42,6 +42,9 @@ def test_the_time_limit_of_the_id_stays_in_force():
     vec_env.step([0])
     _, _, terminated, truncated, info = vec_env.step([0])
     assert truncated.tolist() == [True] and not terminated.any() and info["time"].tolist() == [0]
+    for tasks, limit in (([{}], 2), ([{"max_episode_steps": 7}, {}], 7), ([{}, {}], 2)):
+        world = envs.make_base("FrozenLake-v1", tasks, max_episode_steps=2)
+        assert world.max_episode_steps == limit
 
 
 def test_unknown_facts_are_none():

@@ -48,6 +48,7 @@ def test_the_last_ten_are_all_episodes_when_there_are_fewer():
 def test_episodes_that_fall_are_counted_among_all_completed_ones():
     completed = np.array([[1.0, 0.9, 0.95, NAN], [0.5, 0.475, 0.0, 0.0], [0.2, NAN, NAN, NAN]])
     assert metrics.falls(completed) == pytest.approx([1 / 3, 3 / 4, 0])
+    assert np.isnan(metrics.falls(-completed[:2])).all()
     assert metrics.last_completed(completed).tolist() == [0.95, 0.0, 0.2]
     assert metrics.mean_of_known(completed, -1) == pytest.approx([0.95, 0.24375, 0.2])
 

@@ -9,6 +9,7 @@ from training_run import assert_same_bits, checkpoint, finish, log
 from ad.errors import NumericError
 from ad.runtime.run import Run
 from ad.training import trainer as trainer_module
+from ad.training.nonfinite import NonFiniteGuard
 from ad.training.trainer import Trainer
 
 Fault = Callable[[Trainer], bool]
@@ -103,6 +104,13 @@ def test_consecutive_bad_batches_before_the_first_checkpoint_goes_back_to_the_be
 def test_the_second_roll_back_ends_training_and_names_the_steps(config):
     with pytest.raises(NumericError, match=r"steps 4 to 5.*steps 4 to 5"):
         finish(faulty(config, at(4, 5)))
+
+
+def test_a_good_batch_after_too_many_bad_ones_does_not_hide_them():
+    guard = NonFiniteGuard(limit=5)  # a GPU counts several steps at a time
+    for step in range(16):
+        guard.count(step, bad=step < 10)
+    assert guard.too_many and guard.reason().endswith("at steps 0 to 9")
 
 
 def test_no_checkpoint_is_written_amid_bad_batches(experiment):

@@ -69,8 +69,9 @@ def test_after_the_first_reward_every_path_is_a_shortest_one():
 
 
 def test_a_life_visits_no_cell_as_a_goal_twice_before_the_first_reward():
-    source, _ = sampler(60, nearness=0.0)
-    assert source.draws.max() <= len(source.tasks)  # each sample refutes at least one task
+    for nearness in (0.0, 1000.0):  # with which far tasks have no weight but the least there is
+        source, _ = sampler(60, nearness=nearness)
+        assert source.draws.max() <= len(source.tasks)  # each sample refutes at least one task
 
 
 def test_a_task_that_is_sampled_at_every_step_leads_back_and_forth():

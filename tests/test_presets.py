@@ -91,6 +91,8 @@ def test_a_preset_refuses_a_setting_that_contradicts_it(maker):
     maker("DarkRoom-9x9-Dense-v1", size=9)
     with pytest.raises(ValueError, match=r"has size 9, not 7: other .* DarkRoom-v0"):
         maker("DarkRoom-9x9-Dense-v1", size=7)
+    with pytest.raises(ValueError, match=r"has drift 0.0, not 0.1"):
+        maker("BernoulliBandit-5arms-10pulls-v1", drift=0.1)
 
 
 @pytest.mark.parametrize("length", [30, None])

@@ -19,7 +19,9 @@ from ad.collection.job import CollectionJob, new_source
 from ad.data.histories import HistoryStore
 from ad.data.store import PARTIAL
 from ad.registry import SOURCES
+from ad.runtime.files import read_checked_json, write_checked_json
 from ad.runtime.run import Run
+from ad.runtime.snapshots import METADATA
 from ad.sources.actors import CHUNK_STEPS
 
 ROOT = Path(__file__).parent.parent
@@ -105,6 +107,11 @@ def cut_array(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def of_other_code(folder: Path) -> None:
+    entry = read_checked_json(folder / METADATA)
+    write_checked_json(folder / METADATA, entry | {"code": {"mine.py": "0" * 64}})
+
+
 @pytest.mark.parametrize(
     ("chunks", "damage", "message"),
     [
@@ -112,6 +119,7 @@ def cut_array(folder: Path) -> None:
         (3, written_behind_the_state, "resuming"),
         (3, damaged_state, "starts again: the state in"),
         (3, cut_array, "starts again"),
+        (3, of_other_code, "starts again: the files of its classes have changed"),
     ],
 )
 def test_partial_histories_that_cannot_be_resumed_are_made_again(

@@ -149,6 +149,11 @@ def test_a_trial_is_read_in_training_as_it_was_played(learner, memory, segments)
     assert played.values.std(0)[1:].max() > 1e-3  # what was seen matters
 
 
+def test_the_first_update_finds_the_probabilities_of_the_play(learner):
+    trials = learner("--model.encoder", "offsets", epochs=1, minibatches=1)  # it shifts in training
+    assert trials.update(trials.play(0), 0.0)["approx_kl"] < 1e-6
+
+
 def test_a_trial_has_the_same_number_of_episodes_in_every_task(learner):
     played = learner("--env.change", "1", num_envs=50, env_steps=500).play(1)  # two episodes each
     begins = (played.window["time"][:, 1:] == 0) & played.valid

@@ -10,6 +10,7 @@ from torch import nn
 from ad.config.parser import load
 from ad.errors import ConfigError, NumericError
 from ad.methods.algorithm_distillation import AlgorithmDistillation, Settings
+from ad.methods.behavior_cloning import BehaviorCloning
 from ad.methods.policy import Policy
 from ad.models.sequence_model import ModelConfig, SequenceModel
 from ad.rollout.rollout import Rollout, rollout, sampled
@@ -295,4 +296,6 @@ def test_two_temperatures_are_refused_where_rewards_are_not_0_and_1(spec, reward
     assert isinstance(policy_of(config, method, model)(2), TwoTemperatures)
     model.spec = replace(spec, rewards=rewards)
     with pytest.raises(ConfigError, match="temperature_known is for rewards of 0 and 1"):
-        policy_of(config, method, model)
+        policy_of(config, method, model)(2)
+    with pytest.raises(ConfigError, match="its policy has no context of rewards"):
+        policy_of(config, BehaviorCloning(Settings()), model)(2)

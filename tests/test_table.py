@@ -41,6 +41,18 @@ def test_runs_that_differ_in_seeds_share_a_mean(root, capsys):
     assert first[:3] == ["seed-0", "seed-1", "**mean of 2 runs**"]
 
 
+def test_a_run_under_two_names_counts_once_and_unknown_scores_are_said(root, capsys):
+    shutil.copytree(root / "logs/seed-1", root / "logs/again")
+    for name, first in (("seed-0", None), ("seed-1", 3), ("again", 3)):
+        path = root / f"logs/{name}/results.json"
+        results = json.loads(path.read_text())
+        results["splits"]["held_out"] |= {"episodes_to_80pct": first}
+        path.write_text(json.dumps(results))
+    print_table(root, [])
+    mean = rows(capsys.readouterr().out)["**mean of 2 runs**"]
+    assert [cell for cell in mean if cell.endswith(" (1 of 2)")] == ["3 (1 of 2)"]
+
+
 def test_a_run_that_does_not_exist_is_refused(root):
     with pytest.raises(ConfigError, match="none"):
         print_table(root, ["none"])

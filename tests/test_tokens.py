@@ -253,6 +253,12 @@ def test_in_training_each_window_is_shifted_as_a_whole(offsets):
     assert set(by[0].flatten()) == set(range(2 * MAX_SHIFT + 1))
 
 
+def test_a_flag_before_the_row_and_the_column_is_not_shifted():
+    keyed, here = OffsetEncoder(Discrete(12, (2, 2, 3)), 16), torch.arange(12).repeat(50, 1)
+    shifted = places(keyed.augment(here, here)[0], tuple(n + 2 * MAX_SHIFT for n in (2, 2, 3)))
+    np.testing.assert_array_equal(shifted[0] - MAX_SHIFT, here // 6)
+
+
 def test_a_window_that_is_not_shifted_has_the_vectors_of_an_evaluation(offsets):
     here = torch.arange(7)[None]
     still = offsets._shifted(here, torch.full((2, 1, 1), MAX_SHIFT))

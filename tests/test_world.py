@@ -59,7 +59,7 @@ def test_an_action_that_the_task_does_not_have_is_refused_and_changes_nothing():
 
 
 def test_a_world_before_its_first_reset_has_no_state():
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="a seed must be an integer from 0"):
         (world := Bandit(3)).reset(seed=[1, 2, "3"])
     for method in (world.state, world.render, lambda: world.step([0, 0, 0])):
         with pytest.raises(ResetNeeded):

@@ -127,6 +127,7 @@ class CollectionJob:
             "tasks": self.tasks.tolist(),
             "source_seed": self.config.source.source_seed,
             "versions": versions(),
+            "code": self.manifests[0]["code"],
             "inputs": {path: h for m in self.manifests for path, h in m.get("inputs", {}).items()},
         }
         save_state(self.writer.partial, self.writer.written, state, metadata)
@@ -170,6 +171,8 @@ def resumable_folders(histories: HistoryStore, missing: np.ndarray) -> list[tupl
                 remove(partial)  # the process was killed after publishing, before removing it
             elif left <= wanted and not histories.has_inputs(metadata.get("inputs", {}), tasks):
                 _give_up(partial, "the files that its source reads have changed")
+            elif left <= wanted and metadata.get("code") != histories.manifest(tasks[0])["code"]:
+                _give_up(partial, "the files of its classes have changed")
             elif left <= wanted:
                 resumable.append((partial, metadata))
     return resumable

@@ -105,6 +105,9 @@ def policy_of_a_calibration_is_return_conditioned(config, world):
         is_asked = bool(getattr(config.evaluation, name))
         if is_asked and "asked_return" not in {one.name for one in fields(group)}:
             yield Problem(f"evaluation.{name}", text)
+    if config.evaluation.calibration and config.evaluation.env_steps:
+        text = "must be [] with evaluation.env_steps: each asked return is played for `episodes`"
+        yield Problem("evaluation.calibration", text)
 
 
 @constraint("data.permute", "env", "method.name")
@@ -162,7 +165,7 @@ def method_reads_retrieved_episodes(config, world):
         return
     text = f"must not be {config.model.memory} with {config.method.name} and its settings, whose"
     if not (method.reads_histories and method.reads_segments):
-        yield Problem("model.memory", f"{text} windows are no part of a history in its order")
+        yield Problem("model.memory", f"{text} windows are not read in the order of a history")
     elif "reward" in method.derived:  # by which a rollout would choose episodes
         yield Problem("model.memory", f"{text} field reward is not the reward")
 

@@ -187,7 +187,8 @@ class TrainingConfig:
     precision: str = field("auto", choices=("auto", "float32", "bfloat16"))
     """precision of the forward pass; auto: the faster one on the device"""
     compile: bool = field(False)
-    """whether to use torch.compile, which needs a C++ compiler and takes 10 to 20 s"""
+    """whether to use torch.compile, which needs a C++ compiler and takes 10 to 20 s; it leaves out
+    methods whose losses read hidden states: in-context Q-learning, planning and context values"""
     train_seed: int = field(0, at_least=0)
     """seed of the initial weights, the training batches and dropout"""
     eval_every: int = field(500, at_least=1, affects_results=False)

@@ -64,17 +64,17 @@ def summarize_calibration(run: Run) -> dict:
 def read_calibration(path: Path) -> dict[str, list[dict]]:
     """Return, by action, the mean return for each asked one: asked, achieved, low, high, episodes.
 
-    `low` to `high` is the 95 % interval of the mean over the episodes of all tasks and seeds, by
-    Student's t; None with one episode. Raises CorruptError if a row is missing or invalid.
+    `low` to `high` is the 95 % interval of the mean over the tasks, by Student's t; with one task,
+    over its episodes, None with one episode. Raises CorruptError if a row is missing or invalid.
     """
-    returns: dict[tuple[str, float], list[float]] = {}
+    returns: dict[tuple[str, float], list[tuple[str, float]]] = {}
     try:
         with open(path, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         if tuple(header) != COLUMNS:
             raise ValueError(f"its columns are {', '.join(header)}")
-        for action, asked, _, _, _, achieved in rows:
-            returns.setdefault((action, float(asked)), []).append(float(achieved))
+        for action, asked, task, _, _, achieved in rows:
+            returns.setdefault((action, float(asked)), []).append((task, float(achieved)))
         if {action for action, _ in returns} != ACTIONS.keys():
             raise ValueError("it does not have both ways to act")
     except (OSError, ValueError) as error:
@@ -100,7 +100,8 @@ def _played(config: Experiment, split: Split, model: SequenceModel, action: str)
             yield action, value, task_name(task), seed, episode, f"{achieved:g}"
 
 
-def _entry(asked: float, returns: list[float]) -> dict:
-    own = estimate(returns)
+def _entry(asked: float, played: list[tuple[str, float]]) -> dict:
+    tasks, returns = zip(*played, strict=True)
+    own = estimate(returns, tasks)
     ends = {"achieved": own.mean, "low": own.low, "high": own.high}
-    return {"asked": asked, **ends, "episodes": own.n}
+    return {"asked": asked, **ends, "episodes": len(returns)}

@@ -92,11 +92,12 @@ def last_completed(completed: np.ndarray) -> np.ndarray:
 def falls(completed: np.ndarray) -> np.ndarray:
     """Return the share of completed episodes whose return falls: [..., M] -> [...].
 
-    It falls if it is at most FALL of the return of the episode before, for returns of at least 0.
-    The first episode counts, but cannot fall. A return of 0 after one of 0 falls.
+    It falls if it is at most FALL of the return of the episode before. The first episode counts,
+    but cannot fall. A return of 0 after one of 0 falls. NaN where a return is below 0.
     """
     fallen = completed[..., 1:] <= FALL * completed[..., :-1]
-    return ratio(fallen.sum(-1), np.isfinite(completed).sum(-1))
+    counted = np.isfinite(completed).sum(-1) * ~(completed < 0).any(-1)
+    return ratio(fallen.sum(-1), counted)
 
 
 def path_ratio(lengths: np.ndarray, successes: np.ndarray, facts: TaskFacts) -> np.ndarray:

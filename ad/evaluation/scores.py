@@ -361,6 +361,12 @@ def estimate(
     return _bounded(float(np.mean(scores)), half, n, low, high)
 
 
+def known_of(values: Sequence[float | None]) -> str:
+    """Return " (2 of 3)" if some of the values of runs are unknown, but not all; else ""."""
+    known = sum(value is not None for value in values)
+    return f" ({known} of {len(values)})" if 0 < known < len(values) else ""
+
+
 def split_means(values: Sequence[float], splits: Sequence[Label]) -> dict[Label, float]:
     """Return the mean of the values of each split, in the order of their first values."""
     members: dict[Label, list[float]] = {}

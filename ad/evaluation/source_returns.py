@@ -69,7 +69,7 @@ def is_flat(ends: np.ndarray, optimal: float | None = None) -> bool:
     if not len(known):
         return False
     first, last = known.mean(0)
-    if optimal is not None and first >= NEAR_OPTIMAL * optimal:
+    if optimal is not None and first >= optimal - (1 - NEAR_OPTIMAL) * abs(optimal):
         return False
     rise = estimate((known[:, 1] - known[:, 0]).tolist())
     is_certain = rise.n < MIN_TASKS or rise.low is None or rise.low > 0

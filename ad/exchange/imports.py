@@ -57,8 +57,14 @@ def _experiment(contents: Contents, format_name: str, place: str, name: str) -> 
     steps, num_actors = contents.steps, contents.num_actors
     description, parts = contents.description, contents.parts
     env, split = _described_world(description) if description else _recorded_world(contents)
+    seed, evaluation = {}, {}
     if description:
-        parts = observation_parts(configured_world(EnvConfig(**description.env)))
+        world = configured_world(EnvConfig(**description.env))
+        parts = observation_parts(world)
+        if split.get("tuning"):
+            seed = {"source_seed": description.source["source_seed"]}
+        if world.life:
+            evaluation = {"episodes": world.life // env["episode_length"]}
     settings = {
         "name": name,
         "env": env,
@@ -68,12 +74,14 @@ def _experiment(contents: Contents, format_name: str, place: str, name: str) -> 
             "env_steps": steps * num_actors,
             "num_envs": num_actors,
             "settings": {"format": format_name, "place": place},
+            **seed,
         },
         "data": {"history_stride": 1, "held_out_actors": int(num_actors > 1)},
     }
     rewards = {} if description else {"reward": "projection"}  # which takes any number of values
     model = _encoders(parts) | rewards
-    return settings | ({"model": model} if model else {})
+    sections = {"model": model, "evaluation": evaluation}
+    return settings | {name: section for name, section in sections.items() if section}
 
 
 def _described_world(description: Description) -> tuple[dict, dict]:

@@ -89,8 +89,8 @@ class MinariReader(Reader):
         parts = split_observation(self.space, episode["observations"])
         fields = {field_name("observation", name): values[:-1] for name, values in parts.items()}
         fields |= {field_name("next_observation", name): v[1:] for name, v in parts.items()}
-        truncated = episode["truncations"].astype(bool)
         terminated = episode["terminations"].astype(bool)
+        truncated = episode["truncations"].astype(bool) & ~terminated  # a step never is both
         if not self.is_own and not terminated[-1]:
             truncated[-1] = True
         rewards = episode["rewards"].astype(np.float32)

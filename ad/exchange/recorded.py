@@ -13,10 +13,11 @@ from gymnasium.vector.utils import create_empty_array
 
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk, transition_fields
+from ad.data.spec import field_name
 from ad.errors import ConfigError
 from ad.exchange.formats import Contents, new_format, time_in_episode
 from ad.sources.base import Source
-from envs.spaces import Array, Part
+from envs.spaces import Array, Discrete, Part, observation_parts
 from envs.world import World
 
 CHUNK_BYTES = 2**27  # of transitions held in memory
@@ -50,7 +51,8 @@ class Recorded(Source):
                 f"source.num_envs is {num_envs}, but {self.place} has {contents.num_actors} actors"
             )
         self.histories = _numbers(contents, tasks, self.place)
-        self.fields = transition_fields(env.unwrapped)
+        self.fields, parts = transition_fields(env.unwrapped), observation_parts(env.unwrapped)
+        self.parts = {field_name("observation", name): part for name, part in parts.items()}
         self.steps, self.time = 0, np.zeros(self.shape, np.int64)
         stopped = contents.description.stopped if contents.description else {}
         steps = {tuple(map(int, name.split("-"))): step for name, step in stopped.items()}
@@ -58,6 +60,8 @@ class Recorded(Source):
 
     def run(self, steps: int) -> Iterator[TransitionChunk]:
         """Read the first `steps` transitions of each actor; yield them in chunks."""
+        assert self.stopped_at is not None  # as `__init__` has set it
+        self.stopped_at[self.stopped_at >= steps] = -1  # an agent that stopped later
         if steps > self.reader.contents.steps:
             raise ConfigError(
                 f"source.env_steps asks for {steps} transitions of each actor, but {self.place} "
@@ -108,12 +112,18 @@ class Recorded(Source):
         return {name: self._cast(name, arrays[name]) for name in self.fields}
 
     def _cast(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Return the values of a field in its dtype. Raises ConfigError if one wraps round."""
-        dtype = self.fields[name].dtype
+        """Return the values of a field in its dtype. Raises ConfigError if it does not hold one."""
+        dtype, part = self.fields[name].dtype, self.parts.get(name.removeprefix("next_"))
         kept = values.astype(dtype)
-        if dtype.kind in "iu" and (kept != values).any():
-            wrong = values[kept != values].ravel()[0]
-            raise ConfigError(f"{self.place} has {wrong} as {name}, which {dtype} does not hold")
+        found: list[tuple[object, np.ndarray]] = []
+        if dtype.kind in "iu":
+            found.append((dtype, kept != values))
+        if isinstance(part, Discrete):
+            found.append((f"a space of {part.n}", values >= part.n))
+        for what, wrong in found:
+            if wrong.any():
+                text = f"has {values[wrong][0]} as {name}, which {what} does not hold"
+                raise ConfigError(f"{self.place} {text}")
         return kept
 
 
@@ -184,8 +194,9 @@ def _leaf(part: dict) -> spaces.Space:
     limits = np.iinfo(dtype.name) if dtype.kind in "iu" else None
     if dtype.kind == "b":
         return spaces.MultiBinary(part["shape"])
-    low = part.get("low", limits.min if limits else -np.inf)
-    high = part.get("high", limits.max if limits else np.inf)
+    low, high = part.get("low", -np.inf), part.get("high", np.inf)
+    if limits:  # as a float, the largest int64 is one more than it
+        low, high = max(low, limits.min), min(high, limits.max)
     return spaces.Box(dtype.type(low), dtype.type(high), tuple(part["shape"]), dtype.type)
 
 

@@ -43,8 +43,9 @@ class XLand(Format):
     extra = "xland"
     lost = (
         "the last observation of an episode (after an import the one before it stands there), "
-        "digits of rewards beyond float16, whether an episode of full length was terminated or "
-        "truncated, and the learner's statistics and checkpoints"
+        "digits of rewards beyond float16, whether an episode was terminated or truncated (a "
+        "shorter one than env.episode_length counts as terminated), and the learner's statistics "
+        "and checkpoints"
     )
 
     def default_place(self, dataset: Path) -> str:

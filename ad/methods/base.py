@@ -9,6 +9,7 @@ import numpy as np
 from ad.data.derived import DERIVED, Derive, knows_optimal_actions
 from ad.data.schema import STORED
 from ad.errors import SettingError
+from ad.registry import TOKENIZERS
 from envs.oracle import TaskOracle
 
 if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the class
@@ -185,6 +186,13 @@ class Method(Generic[Model]):
 
         kind = PresentEpisode if self.within_episodes else SlidingWindow
         return kind(model, num_envs, context_length)
+
+
+def check_outcomes(config: "Experiment") -> None:
+    """Raise SettingError if the tokens tell nothing of what actions led to."""
+    if not TOKENIZERS.load(config.model.tokenizer).has_outcomes:
+        text = f"must not be {config.model.tokenizer}: {config.method.name} reads rewards"
+        raise SettingError("model.tokenizer", text)
 
 
 def unfit(config: "Experiment", reason: str) -> SettingError:

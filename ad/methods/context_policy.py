@@ -73,8 +73,8 @@ class ContextPolicy(Policy, Generic[Model]):
         self.context.select(envs)
 
     def reward_in_context(self) -> torch.Tensor | None:
-        """Return whether a reward above 0 is in the context, bool [N]."""
-        return self.context.reward_seen()
+        """Return whether a reward above 0 is in the context, bool [N]; None within episodes."""
+        return self.context.reward_seen() if self.context.spans_episodes else None
 
     def window(self) -> Window:
         """Return the windows [N, T + 1] of the context."""
@@ -112,7 +112,8 @@ class ReturnConditionedPolicy(ContextPolicy):
             ) from error
         if not self.target.isfinite().all():
             raise ConfigError(f"asked_return must be finite, not {target!r}")
-        for value in self.target.unique().tolist():
+        before = [] if before_reward is None else [before_reward]
+        for value in {*self.target.unique().tolist(), *before}:
             _check_range(value, low, high)
         self.before_reward = before_reward
         self.asked = self._next_target()  # in the present episodes

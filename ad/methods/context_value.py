@@ -28,6 +28,7 @@ import numpy as np
 from ad.config.fields import field
 from ad.data.derived import Derive, Sequences
 from ad.methods import algorithm_distillation
+from ad.methods.base import check_outcomes
 from ad.methods.losses import cross_entropy, masked_mean
 
 STAGES = 40  # parts of a history: as many as the paper's code has checkpoints of a source
@@ -63,6 +64,11 @@ class ContextValue(algorithm_distillation.AlgorithmDistillation):
 
     Settings = Settings
     derived: ClassVar[Mapping[str, Derive]] = {"reward": context_values}
+
+    def check(self, config, world):
+        """Raise SettingError for tokens that do not tell the context values."""
+        check_outcomes(config)
+        super().check(config, world)
 
     def build(self, spec, config):
         """Return a model that reads and predicts context values."""

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Optional
 
 from ad.config.fields import field
-from ad.errors import ConfigError
+from ad.errors import ConfigError, SettingError
 from ad.methods import behavior_cloning
 from ad.methods.base import Method
 
@@ -66,6 +66,13 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
     def reads_segments(self):
         """Return False: what was read of an episode changes when it ends below its target."""
         return False
+
+    def check(self, config, world):
+        """Raise SettingError for a return before the first reward where no context tells of one."""
+        name = "asked_before_reward"
+        if self.within_episodes and config.evaluation.policy.get(name) is not None:
+            raise SettingError(f"evaluation.policy.{name}", "needs across_episodes of the method")
+        super().check(config, world)
 
     def build(self, spec, config):
         """Return a model that reads the return to go; within episodes, no rewards."""

@@ -32,6 +32,7 @@ from ad.config.fields import field
 from ad.methods import algorithm_distillation
 from ad.methods.base import Method, unfit
 from ad.methods.losses import cross_entropy, masked_mean
+from ad.registry import ENCODERS
 from envs.spaces import Discrete, observation_parts
 
 MOST_OBSERVATIONS = 4096  # of a part: the model has an output for each of them
@@ -81,7 +82,9 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
 
     def check(self, config, world):
         """Raise SettingError unless the observations are indices that can be predicted."""
-        for part in observation_parts(world).values():
+        for name, part in observation_parts(world).items():
+            if (encoder := ENCODERS.load(config.model.encoder_of(name))).random:
+                raise unfit(config, f"it cannot predict what {encoder.__name__} shifts at random")
             if not isinstance(part, Discrete) or part.n > MOST_OBSERVATIONS:
                 text = f"it predicts observations that are indices below {MOST_OBSERVATIONS}, not "
                 raise unfit(config, f"{text}{part}")

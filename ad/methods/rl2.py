@@ -25,8 +25,10 @@ train tasks, and updates on all of them. A trial has as many episodes as fit int
 their full length: with a fixed number of env steps, tasks whose episodes end early would have more
 of them and more reward, and training would neglect the others. For the same reason nothing counts
 that would follow a trial. Of the section
-`training` only the seed, `segments` and the intervals of log, evaluation and checkpoints are used;
-the section `source` is not, and of `data` only `context_length`, for rollouts.
+`training` only the seed, `segments`, `gradient_norm`, `threads` and what concerns the log,
+evaluations and checkpoints is used; the section `source` is not, and of `data` only
+`context_length`. The model plays and learns without dropout and random shifts: with them, the ratio
+rho would differ from 1 before any update.
 """
 
 from dataclasses import dataclass, replace
@@ -34,7 +36,7 @@ from typing import TYPE_CHECKING, Optional
 
 from ad.config.fields import field
 from ad.errors import SettingError
-from ad.methods.base import Method
+from ad.methods.base import Method, check_outcomes
 from envs.rng import derive_key
 
 if TYPE_CHECKING:
@@ -81,6 +83,10 @@ class RL2(Method):
     def check(self, config, world):
         """Raise SettingError unless the settings fit together."""
         settings, path = self.settings, "method.settings"
+        for name in ("dropout", "attention_dropout"):
+            if getattr(config.model, name):
+                raise SettingError(f"model.{name}", f"must be 0 with {config.method.name}")
+        check_outcomes(config)
         if settings.num_envs % settings.minibatches:
             text = f"must divide num_envs ({settings.num_envs}), not be {settings.minibatches}"
             raise SettingError(f"{path}.minibatches", text)

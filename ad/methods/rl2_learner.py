@@ -146,7 +146,6 @@ class TrialLearner:
         known = advantages[trials.valid]
         advantages = (advantages - known.mean()) / (known.std() + 1e-8)
         value_weight = settings.value_weight / (targets[trials.valid].var() + 1e-8)
-        self.model.train()
         for _ in range(settings.epochs):
             for rows in torch.randperm(len(lengths)).chunk(settings.minibatches):
                 self.optimizer.zero_grad()

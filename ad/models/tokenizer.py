@@ -4,7 +4,7 @@ A window is a dict of tensors [B, T + 1, ...]: the parts of observation and next
 action, reward, time (in the episode), step (in the sequence that windows are cut from) and valid.
 Entry 0 is the transition before the window's first decision; where the history begins there, it
 holds `Spec.padding` and is not valid. Entries 1 to T are the decisions. Every token carries the
-position p of its decision (`positions/`).
+position p of its decision (`positions.py`).
 
     fused             decision t: [o_t, p_t, (o, a, r, o')_{t-1}]               T tokens
     separate          o_1 a_1 r_1  o_2 a_2 r_2  ...  o_T                        3 T - 2 tokens
@@ -17,7 +17,7 @@ reward follows its action. With `reward_token: before` each decision is preceded
 the transition before it, which shares its position. Further inputs x that a method defines, as a
 return to go, are known at their decision and are added to o_t; conditioned tokens
 (`conditioned_tokens.py`) give them a token of their own and leave out what actions led to. The
-streams of one window are adjacent in the batch (`attention.py`).
+streams of one window are adjacent in the batch (`memories/attention.py`).
 """
 
 import operator
@@ -89,11 +89,6 @@ class Tokenizer(nn.Module):
         """The names of the `terms` of the tokens that predict an action."""
         inputs = [name.replace("_", "-") for name in self.inputs]
         return [*self._states("state"), *inputs, *filter(None, [self._position_term])]
-
-    @property
-    def random(self) -> bool:
-        """Whether an encoder draws random numbers in training."""
-        return any(encoder.random for encoder in self.encoders)
 
     @contextmanager
     def caching(self, tables: TableCache) -> Generator[None]:

@@ -161,8 +161,8 @@ def _calibration(results: dict, noun: str) -> Iterator[Section]:
         tables.calibration_table(results),
         Text(
             f"The returns that the model achieves on held-out {noun}s when it is asked for a "
-            "return. Bands and brackets: 95 % interval of the mean, Student's t over the episodes "
-            f"of all {noun}s and seeds. The interval over several trained models would be wider."
+            f"return. Bands and brackets: 95 % interval of the mean over {noun}s, or over the "
+            f"episodes of a single {noun}, by Student's t. That over several models would be wider."
         ),
     ]
     yield Section("Calibration", blocks)
@@ -172,10 +172,7 @@ def _asked_over_training(run: Run) -> Iterator[Section]:
     """Yield the section of the returns achieved during training, if any were asked for."""
     steps, achieved = series(run.folder, ASKED)
     if steps:
-        text = (
-            f"Evaluations during training play one seed and {run.config.training.eval_episodes} "
-            "episodes for each asked return."
-        )
+        text = "Evaluations during training play one seed for each asked return."
         chart = Chart(
             "lines",
             steps,

@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ad.evaluation.scores import UNKNOWN, Estimate, Score, columns, estimate, number
+from ad.evaluation.scores import (
+    UNKNOWN,
+    Estimate,
+    Score,
+    columns,
+    estimate,
+    known_of,
+    number,
+)
 from ad.reporting.page import Table
 
 SPLIT_TITLES = {"held_out": "held-out tasks", "train": "train tasks"}
@@ -121,15 +129,16 @@ def _group_rows(runs: dict[str, dict | str]) -> list[list[str]]:
         ]
         for name, result in group.items()
     ]
+    # A run under two names is one run.
+    group = {result.get("config_hash", name): result for name, result in group.items()}
     if len(group) > 1:
         splits = [result.get("split_hash") for result in group.values()]
         several = f" on {len(set(splits))} splits" if len(set(splits)) > 1 else ""
         summaries = [result["splits"]["held_out"] for result in group.values()]
+        values = [[summary.get(score.name) for summary in summaries] for score in shown]
         means = [
-            estimate(
-                [summary.get(score.name) for summary in summaries], splits, score.low, score.high
-            ).text(score.format)
-            for score in shown
+            estimate(own, splits, score.low, score.high).text(score.format) + known_of(own)
+            for own, score in zip(values, shown, strict=True)
         ]
         rows.append([f"**mean of {len(group)} runs{several}**", *means, UNKNOWN])
     name = "random_then_optimal"

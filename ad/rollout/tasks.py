@@ -127,11 +127,6 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
     settings, context_length = config.evaluation, config.data.context_length
     unknown, known = settings.temperature, settings.temperature_known
     is_binary = bool(model.spec.rewards) and {*model.spec.rewards} <= {0.0, 1.0}
-    if known is not None and not is_binary:
-        raise ConfigError(
-            "evaluation.temperature_known is for rewards of 0 and 1: only there does a reward in "
-            "the context identify the task"
-        )
 
     def new_policy(num_envs: int) -> Policy:
         own = method.PolicySettings(**settings.policy)
@@ -142,6 +137,11 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
             raise ConfigError(
                 f"evaluation.temperature_known cannot be used with {config.method.name}: "
                 "its policy has no context of rewards"
+            )
+        if not is_binary:
+            raise ConfigError(
+                "evaluation.temperature_known is for rewards of 0 and 1: only there does a reward "
+                "in the context identify the task"
             )
         return TwoTemperatures(policy, unknown, known)
 

@@ -166,7 +166,7 @@ def world_folder(folder: Path, kwargs: dict) -> Path:
 
     The settings {"size": 11} give worlds/size_11.
     """
-    return folder / "worlds" / re.sub(r"[^A-Za-z0-9.]+", "_", world_title(kwargs))
+    return folder / "worlds" / re.sub(r"[^A-Za-z0-9.-]+", "_", world_title(kwargs))
 
 
 def world_title(kwargs: dict) -> str:

@@ -200,7 +200,7 @@ def _experiment_of_agents(path: str, config: Experiment) -> Experiment:
     learned = load_file(path)
     if learned.source.settings["checkpoints"] == 0:
         raise ValueError(f"{path} keeps no checkpoints: its source.settings.checkpoints is 0")
-    for name in ("id", "kwargs", "tasks"):
+    for name in ("id", "kwargs", "tasks", "change"):
         own, other = getattr(config.env, name), getattr(learned.env, name)
         if own != other:
             raise ValueError(

@@ -133,4 +133,5 @@ class PosteriorSampling(RolloutSource):
             return np.ones((self.cumulative.shape[1], len(self.tasks)))
         reached = np.isfinite(steps)
         steps = np.where(reached, steps, steps.max(where=reached, initial=0) + 1)
-        return np.exp(-self.settings.nearness * (steps - steps.min(0))).T
+        # A possible task needs a weight above 0, however far it is.
+        return np.exp(-self.settings.nearness * (steps - steps.min(0))).clip(min=1e-300).T

@@ -66,6 +66,7 @@ class PSRL(TabularSource):
         states, actions = world.num_observations, world.num_actions
         assert states is not None  # as `super().check` has said
         each = states * actions * (4 * (states + 1) + 8)  # bytes: int32 counts, float64 sums
+        each += 2 * states * config.env.episode_length  # the policy, int16
         num_bytes = config.split.num_train_tasks * config.source.num_envs * each
         if num_bytes > MAX_BYTES:
             text = f"would make psrl count outcomes in {num_bytes / 1e9:.1f} GB, too many"

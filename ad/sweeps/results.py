@@ -18,6 +18,7 @@ from ad.evaluation.scores import (
     Estimate,
     compare,
     estimate,
+    known_of,
     number,
     pool,
     split_means,
@@ -90,8 +91,7 @@ class SweepResults:
         """Return the estimate of a score as text, with the number of runs if only some have it."""
         own, form = self.estimate(place, score, world), SCORES[score].format
         text = own.text(form) if interval else number(own.mean, form)
-        known, runs = len(self.known(place, score, world)), len(self.values(place, score, world))
-        return text + (f" ({known} of {runs})" if 0 < known < runs else "")
+        return text + known_of(self.values(place, score, world))
 
     @property
     def outside(self) -> "SweepResults":

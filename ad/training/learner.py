@@ -4,6 +4,7 @@ import torch
 
 from ad.errors import NumericError
 from ad.methods.base import Learner
+from ad.runtime.devices import choose_device
 from ad.runtime.run import Run
 from ad.training.trainer import BaseTrainer
 
@@ -22,6 +23,7 @@ class LearnerTrainer(BaseTrainer):
 
         Raises ConfigError if the checkpoint belongs to another configuration.
         """
+        choose_device(run.config)  # and set the threads
         super().__init__(run, torch.device("cpu"))
         self.learner, self.model, self.failure = learner, learner.model, None
         self._resume()

@@ -23,8 +23,8 @@ class NonFiniteGuard:
 
     def count(self, step: int, bad: bool) -> None:
         """Record whether the batch of `step` was bad; warn of the first one."""
-        if not bad:
-            self.consecutive = []
+        if not bad:  # several steps are counted at a time: a gap after too many changes nothing
+            self.consecutive = self.consecutive if self.too_many else []
             return
         self.skipped += 1
         self.consecutive = [*self.consecutive, step]

@@ -9,8 +9,8 @@ import itertools
 
 import numpy as np
 
-from envs.checks import check_tasks
-from envs.grid.dark_room import DarkRoom
+from envs.checks import check_integer, check_tasks
+from envs.grid.dark_room import MAX_SIZE, DarkRoom
 from envs.grid.grid_world import MOVES, GridWorld
 from envs.oracle import Reference
 from envs.render import room_frames, room_text
@@ -29,6 +29,7 @@ class DarkRoomPermuted(GridWorld):
     def __init__(
         self, num_envs: int | None = None, tasks=None, size: int = 9, render_mode: str | None = None
     ):
+        check_integer("size", size, 2, MAX_SIZE)
         self._room = DarkRoom(size=size, start="corner", terminate=False)  # knows the facts
         self._corner, self._goal = [[size - 1, size - 1]], size**2 - 1
         super().__init__(num_envs, tasks, self._room.shape, render_mode)

@@ -10,8 +10,8 @@ does not know. A step that ends there has reward 1: each one, or the first of an
 - explorer: visits unseen cells systematically (`envs.grid.explorer`) until it reaches the goal,
   then takes a shortest path: the best known policy.
 - ceiling: a bound on the mean over all goals, since an agent sees at most `episode_length` new
-  cells an episode. No agent exceeds it, except where each step pays and many goals are hardly
-  within reach (`GoalSearch.ceiling`).
+  cells an episode. No agent exceeds it, except where goals are beyond the reach of some starts, or
+  hardly within it while each step pays (`GoalSearch.ceiling`).
 - optimal: knows the goal.
 """
 
@@ -113,8 +113,9 @@ class GoalSearch:
 
         By the end of episode e it has seen at most e * `episode_length` * `cells_per_step` cells
         and the starts of its episodes, so it has found at most that share of the goals, and an
-        episode in which a goal is found is at best one that knows it. Where each step pays and
-        many goals are hardly within reach, an agent that finds the near ones first can exceed it.
+        episode in which a goal is found is at best one that knows it. An agent finds the near goals
+        first: it can exceed the bound where starts are random and some goals beyond reach, or where
+        each step pays and many are hardly within it.
         """
         start_is_seen = len(self.starts) > 1 and not self.goal_on_start  # a random one is no goal
         new_cells = self.episode_length * self.cells_per_step + start_is_seen

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ad.errors import ConfigError
-from ad.evaluation.scores import estimate
+from ad.evaluation.scores import compare, estimate
 from ad.interpret.analyses.linear import EMPTY, NUMBERS, features_of, input_vectors
 from ad.interpret.analyses.studied import (
     ABOVE,
@@ -194,7 +194,8 @@ def embedded(s: Studied, strong: bool, what: str, sign: int) -> Outcome:
             without = (s.at(name, asked).logits - added).softmax(-1)[:, FORWARD].numpy()
             linear = (added @ s.ahead.double()).numpy()
             each.append(s.at(name, asked).forward - without if strong else linear)
-    return Outcome(np.concatenate(each), all(is_above(sign * own, strong) for own in each))
+    means = np.reshape(each, (-1, len(ASKED), len(each[0]))).mean(1)  # over what is asked for
+    return Outcome(means.ravel(), all(is_above(sign * own, strong) for own in each))
 
 
 def of_return(s: Studied, strong: bool, turning: bool) -> Outcome:
@@ -322,9 +323,11 @@ def late_policy(s: Studied, strong: bool) -> Outcome:
     late, early = (
         s.log_probability(own)[(own[RETURN_TO_GO][:, -1] >= 0.85).numpy()] for own in (late, early)
     )
-    if not len(early) or len(late) < 2:
+    if min(len(early), len(late)) < 2:
         return UNTESTED
-    return Outcome(effects := late - early.mean(), is_above(effects, strong))
+    found = compare({"late": late, "early": early}, "early")["late"].difference
+    bar = found.low if strong else found.mean
+    return Outcome(late - early.mean(), bar is not None and bar > 0)
 
 
 def excluded(s: Studied, strong: bool, head: str) -> Outcome:

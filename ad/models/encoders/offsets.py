@@ -54,6 +54,7 @@ class OffsetEncoder(TabularEncoder):
             return first, second
         shape = len(self.factors), len(first), 1
         shift = torch.randint(2 * MAX_SHIFT + 1, shape, device=self.cells.device)
+        shift[:-2] = MAX_SHIFT  # whether a key is held is no place
         return self._shifted(first, shift), self._shifted(second, shift)
 
     def _shifted(self, observation: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

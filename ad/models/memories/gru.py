@@ -60,9 +60,16 @@ class Recurrence(nn.GRU):
     def forward(  # ty: ignore[lost-keyword-for-regular-parameter] a cache in place of a state
         self, x: torch.Tensor, cache: RecurrentCache | None = None, layer: int = 0
     ) -> torch.Tensor:
-        """Return the states after each of the tokens `x`, [B, L, C] -> [B, L, C]."""
+        """Return the states after each of the tokens `x`, [B, L, C] -> [B, L, C].
+
+        On a GPU, autocast would compute them in float16, whatever precision was asked for.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            return self.hook_state(self._states(x, cache, layer))
+
+    def _states(self, x: torch.Tensor, cache: RecurrentCache | None, layer: int) -> torch.Tensor:
         if cache is None:
-            return self.hook_state(super().forward(x)[0])
+            return super().forward(x)[0]
         state, outputs = cache.states[layer], []
         # An episode begins at token 0, after its padding, with a state of zeros.
         pieces = x.split(1, 1) if isinstance(cache, Episodes) else [x]
@@ -73,7 +80,7 @@ class Recurrence(nn.GRU):
             state = state[0]
             outputs.append(output)
         cache.states[layer] = state
-        return self.hook_state(torch.cat(outputs, 1))
+        return torch.cat(outputs, 1)
 
 
 class RecurrentMemory(Blocks):
