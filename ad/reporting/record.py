@@ -23,6 +23,7 @@ from ad.data.histories import HistoryStore
 from ad.data.spec import field_name
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
+from ad.methods import build_method
 from ad.reporting import video
 from ad.rollout.rollout import derive_seeds
 from ad.rollout.tasks import env_seed
@@ -172,13 +173,16 @@ def _write(path: Path, frames: Callable[[], np.ndarray]) -> bool:
 def _montages(run: Run) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
     """Yield (path, function that draws the frames) of each video of `config.record`."""
     settings, world, noun = run.config.record, run.world, run.world.task_noun
+    agent, how = "Frozen model", "one context, no training"
+    if not build_method(run.config.method).has_model:
+        agent, how = "Source", "one life of learning"
     if settings.held_out_videos:
         path = run.folder / "trajectories.npz"
         for sequence in rollout_episodes(path, settings.held_out_videos):
             last = len(sequence.start) - 1
             chosen = {0, max((last + 1) // EARLY_DIVISOR - 1, 0), last}
             name, (text,) = task_name(sequence.task), world.names([sequence.task])
-            title = f"Frozen model on held-out {noun} {text}: one context, no training"
+            title = f"{agent} on held-out {noun} {text}: {how}"
             frames = partial(episode_montage, world, sequence, chosen, title)
             yield run.videos / f"held_out_{name}.mp4", frames
     if settings.source_videos and draws_transitions(world):

@@ -61,9 +61,13 @@ def report(run: Run) -> Path:
     return run.folder / "report.html"
 
 
+FROZEN = "The weights are frozen: from episode to episode, only the model's context changes. "
+
+
 def run_page(run: Run, results: dict, curve: Chart) -> Page:
     """Return the page of a run from its `results.json` and its learning curve."""
     noun, method = run.world.task_noun, results["splits"]["held_out"]["ci95_method"]
+    has_model = build_method(run.config.method).has_model
     maps = None if run.config.env.change else charts.room_maps(run.world, results)
     shown = videos(run) if can_draw(run) else None
     demo = Text(f"[Watch the model learn]({DEMO}): put the goal where you like.", "lead")
@@ -73,10 +77,7 @@ def run_page(run: Run, results: dict, curve: Chart) -> Page:
             "Learning curve",
             [
                 curve,
-                Text(
-                    "The weights are frozen: from episode to episode, only the model's context "
-                    f"changes. Band: 95 % interval, {method}."
-                ),
+                Text(f"{FROZEN if has_model else ''}Band: 95 % interval, {method}."),
                 *([demo] if (run.folder / DEMO).exists() else []),
             ],
         ),
@@ -144,8 +145,10 @@ def _head(run: Run, results: dict, has_maps: bool) -> Section:
     unknown = ", ".join(name for name, is_known in known.items() if not is_known)
     changing = " with tasks that change" if run.config.env.change else ""
     left_out = f"{run.config.env.id}{changing} does not provide: {unknown}."
-    within_episodes = build_method(run.config.method).within_episodes
-    blocks = [Text(headline(results, within_episodes), "lead"), tiles(results)]
+    method = build_method(run.config.method)
+    agent = "frozen model" if method.has_model else "learning agent"
+    told = headline(results, method.within_episodes, agent)
+    blocks = [Text(told, "lead"), tiles(results)]
     warning = source_warning(run)
     blocks += [Text(f"Warning: {warning}.", "warning")] if warning else []
     blocks += [Text(left_out)] if unknown else []
