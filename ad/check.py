@@ -45,6 +45,7 @@ SMALL = {
     "data.history_stride": 1,
     "data.env_steps": 0,
     "training.steps": 3,
+    "training.micro_batches": 1,
     "training.warmup_steps": 0,
     "training.eval_every": 3,
     "training.eval_episodes": 1,
@@ -93,10 +94,13 @@ def _small(config: Experiment, root: Path) -> Experiment:
         "training.batch_size": 8 * config.training.segments,
         "model.positions": max(steps, config.model.positions),
     }
-    if config.split.held_out is None and len(configured_world(config.env).all_tasks()) > 20:
+    world, split = configured_world(config.env), config.split
+    if split.held_out is None and not split.tuning and len(world.all_tasks()) > 20:
         changed["split.num_held_out"] = 3
+    if world.life:
+        changed["evaluation.episodes"] = world.life // episode
     try:
-        return load_file(path, **SMALL, **changed)
+        return load_file(path, **SMALL | changed)
     except ConfigError as error:
         raise ConfigError(str(error).replace(str(path), "the small experiment")) from error
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import hand_made
 import numpy as np
+import policies
 import pytest
 import torch
 from test_transformer import random_model
@@ -12,7 +13,14 @@ from windows import labeled
 from ad.config.schema import ModelConfig
 from ad.errors import ConfigError
 from ad.interpret.analyses.ablation import _curves
-from ad.interpret.components import KINDS, Ablated, AblatedPolicy, Replacements, parse_components
+from ad.interpret.components import (
+    KINDS,
+    MLP,
+    Ablated,
+    AblatedPolicy,
+    Replacements,
+    parse_components,
+)
 from ad.interpret.contexts import Environments
 from ad.interpret.hooks import hooked
 from ad.methods.context_policy import ContextPolicy
@@ -89,6 +97,23 @@ def test_a_rollout_with_a_cache_replaces_what_a_whole_window_does(
         torch.testing.assert_close(logits, expected)
         policy.observe(state % 5, torch.ones(3) * (time == 1), flags, flags, state)
     assert policy.windows.tolist() == [2, 0, 1]
+
+
+def test_what_an_episode_achieved_is_read_with_the_component_replaced():
+    method, model = policies.random_model("decision_transformer", {"across_episodes": True})
+    zeros = torch.zeros(2, 1, 1, model.head.in_features).double()
+    table, mlp = (
+        Replacements({MLP.format(0): zeros}, 1, []),
+        parse_components("mlp 0", model.transformer),
+    )
+    ablated = Ablated(model, table, [mlp] * 2, table.rows("zero", [None] * 2))
+    policy = AblatedPolicy(method.policy(model, 2, 8, method.PolicySettings(1.0)), ablated)
+    for time in range(5):
+        state, ends = torch.tensor([time % 3, 1]), torch.full((2,), time % 2 == 1)
+        logits = policy.act(state, torch.full((2,), time % 2))
+        with hooked(model, write=ablated.writes()):
+            torch.testing.assert_close(logits, model(policy.policy.window())[:, -1])
+        policy.observe(state, torch.full((2,), 0.25), ends, ends & False, state)
 
 
 def test_curves_and_changes_are_those_of_their_kind_and_part():

@@ -231,6 +231,7 @@ def test_a_checkpoint_is_chosen_from_the_list(page):
         ("do", {"entry": {"do": "ablate", "components": ["7.0"]}}, "no component 7.0"),
         ("do", {"entry": {"do": "ablate", "components": ["0.0"], "kind": "most"}}, "kind"),
         ("do", {"entry": {"do": "steer", "point": "hook_embed", "coefficient": 1}}, "A and B"),
+        ("do", {"entry": {"do": "steer", "point": "hook_*", "coefficient": 1}}, "no point hook_*"),
         ("do", {"entry": {"do": "time", "time": 5}}, "time must be a whole number from 0 to 4"),
         ("../run", {}, "/../run"),
     ],
@@ -370,6 +371,8 @@ def test_what_a_person_changes_has_the_effects_worked_out_by_hand(grid):
     ablated = grid.do(token, "ablate", components=["0.0"])
     assert ablated["outputs"][2] == pytest.approx(WALL + COPIES / 2, abs=1e-5)
     assert ablated["outputs_before"][2] == pytest.approx(COPIES / 2)  # nothing is really in front
+    without = grid.do(token, "ablate", components=["neuron 0.0"])  # one of AVOIDS
+    assert without["changed"] and grid.ask("undo", token=token)["changed"]
     grid.ask("undo", token=token)
     late = grid.do(token, "time", time=150)
     assert late["outputs"][0] == pytest.approx(TIME / 2, abs=1e-5)

@@ -240,6 +240,8 @@ evaluation.policy.asked_before_reward --method.name decision_transformer \
 evaluation.calibration --method.name decision_transformer --evaluation.env_steps 200 \
   --evaluation.calibration [0,1]
 model.tokenizer --method.name context_value --model.tokenizer conditioned
+model.encoder --model.encoder.image mlp
+evaluation.temperature --evaluation.temperature.x 1
 model.tokenizer --method.name rl2 --model.tokenizer conditioned
 model.dropout --method.name rl2 --model.dropout 0.1
 method.name --method.name in_context_planning --env.id WaterMaze-v0 --model.encoder mlp

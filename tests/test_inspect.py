@@ -27,7 +27,7 @@ STUDIES = {"claims", "behavior"}  # analyses of some worlds and models alone
 LEFT_OUT = {  # by method
     "algorithm_distillation": {"return_scan"},
     "behavior_cloning": {"return_scan", *WITHOUT_REWARDS},
-    "context_value": {"return_scan", *WITHOUT_REWARDS},
+    "context_value": {"return_scan", "probes", *WITHOUT_REWARDS},
     "decision_transformer": WITHOUT_REWARDS,
     "dpt": {"return_scan"},
     "in_context_q": {"return_scan"},

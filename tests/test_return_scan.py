@@ -11,6 +11,7 @@ from windows import labeled, subject_of
 
 from ad.interpret.analyses.reading import component_names
 from ad.interpret.analyses.return_scan import ReturnScan, scan
+from ad.interpret.analyses.scrubbing import asked_otherwise
 from ad.interpret.contexts import RETURN_TO_GO
 from ad.models.rewards import ReturnToGo
 
@@ -52,6 +53,12 @@ def test_the_components_that_read_the_asked_return_have_its_slopes(asked_model, 
     assert found.pop("0.1") == pytest.approx(of_head)
     assert not any(map(any, found.values()))
     np.testing.assert_allclose(slope[:, 0], slope[:, 1:].sum(1), atol=1e-6)
+
+
+def test_only_the_present_episode_is_asked_for_another_return(asked_model, contexts):
+    spans = replace(contexts, episode=np.repeat([[0] * 5 + [1] * 4], 6, 0))
+    changed = asked_otherwise(spans, asked_model).window[RETURN_TO_GO] - 1
+    assert (changed != 0).tolist() == [[False] * 5 + [True] * 4] * 6
 
 
 def test_the_analysis_says_who_moves_which_action(asked_model, contexts):

@@ -48,6 +48,15 @@ def test_the_verb_makes_missing_runs_once_and_writes_the_page(made, capsys):
     assert {"version", "torch", "device"} <= record.made_with.keys() and record.seconds["train_s"]
 
 
+def test_a_run_made_again_loses_no_world_and_a_failure_no_scores(made, tmp_path):
+    path, record = tmp_path / "records.jsonl", next(iter(read_records(made.records).values()))
+    for worlds in ({"": {}, "size 11": {}}, {"": {"again": True}, "size 13": {}}):
+        add_records(path, [replace(record, values=worlds)])
+    add_records(path, [replace(record, values={}, failure="the loss is not finite")])
+    (kept,) = read_records(path).values()
+    assert kept.values == {"": {"again": True}, "size 11": {}, "size 13": {}} and not kept.failure
+
+
 def test_the_folders_of_finished_runs_are_removed_unless_they_are_kept(made, tmp_path):
     board = SmallBoard(tmp_path)
     add_records(board.records, read_records(made.records).values())

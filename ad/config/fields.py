@@ -185,6 +185,16 @@ def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path and name else path or name
 
 
+def replaced(settings: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings at dotted paths, with those of `by` in place of all at or below them."""
+    kept = {
+        path: value
+        for path, value in settings.items()
+        if not any(f"{path}.".startswith(f"{other}.") for other in by)
+    }
+    return kept | dict(by)
+
+
 def overlaps(path: str, other: str) -> bool:
     """Return whether two dotted paths are equal or one lies inside the other."""
     return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")

@@ -181,13 +181,18 @@ def _override(data: Any, path: str, word: str) -> list[Problem]:
 
 
 def _put(data: Any, path: str, value: Any) -> None:
-    """Set the dotted `path` of nested `data`, unless a section of it is no dict."""
+    """Set the dotted `path` of nested `data`; what is no section becomes one, without the value.
+
+    So `validate` reports a path below a setting that has no parts.
+    """
     *sections, name = path.split(".")
     for section in sections:
-        if isinstance(data, dict):
-            data[section] = {} if data.get(section) is None else data[section]
-            data = data[section]
-    if isinstance(data, dict):  # else `validate` reports the section
+        if not isinstance(data, dict):
+            return
+        inner = data.get(section)
+        data[section] = inner if isinstance(inner, dict) else {}
+        data = data[section]
+    if isinstance(data, dict):
         data[name] = value
 
 

@@ -75,6 +75,12 @@ class Choice:
 DEFAULT_CHOICE = Choice()
 
 
+def refuse_change(run: Run) -> None:
+    """Raise ConfigError for a run whose tasks change."""
+    if run.config.env.change:
+        raise ConfigError("a model that was trained on tasks that change has no analyses yet")
+
+
 @dataclass(frozen=True)
 class Subject:
     """A trained model, frozen, with its run, its method, and what is looked at."""
@@ -88,12 +94,11 @@ class Subject:
     def load(cls, run: Run, choice: Choice = DEFAULT_CHOICE) -> "Subject":
         """Load the checkpoint of `run` that is chosen.
 
-        Raises ConfigError for a model that is no sequence model and for tasks that change, and the
-        errors of `load_model`.
+        It is on the CPU, where the arrays are made. Raises ConfigError for a model that is no
+        sequence model and for tasks that change, and the errors of `load_model`.
         """
-        if run.config.env.change:
-            raise ConfigError("a model that was trained on tasks that change has no analyses yet")
-        method, model = build_method(run.config.method), load_model(run, step=choice.step)
+        refuse_change(run)
+        method, model = build_method(run.config.method), load_model(run, step=choice.step).cpu()
         if not isinstance(model, SequenceModel):
             raise ConfigError(
                 f"{run.config.method.name} trains no sequence model, which the analyses look inside"

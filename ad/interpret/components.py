@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ad.errors import ConfigError
-from ad.interpret.contexts import Contexts
+from ad.interpret.contexts import Contexts, read_again
 from ad.interpret.hooks import Point, Write, hooked
 from ad.methods.policy import Policy, PolicyWrapper
 from ad.models.memories.transformer import Transformer
@@ -182,6 +182,11 @@ class AblatedPolicy(PolicyWrapper):
         """Return action logits [N, A] with the components of each environment replaced."""
         with hooked(self.ablated.model, write=self.ablated.writes(self.windows)):
             return super().act(observation, time)
+
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
+        """Add the outcome of the last decision, [N, ...] each."""
+        super().observe(action, reward, terminated, truncated, next_observation)
+        read_again(self.policy, terminated | truncated)
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""

@@ -130,6 +130,12 @@ class Contexts:
         """The entry of the last decided decision of each window, int64 [B]."""
         return self.length - self.decided[:, ::-1].argmax(1)
 
+    @property
+    def present(self) -> np.ndarray:
+        """Whether an entry is of the episode of the last decided decision, bool [B, T + 1]."""
+        episode = self.episode[np.arange(len(self)), self.last]
+        return self.valid & (self.episode == episode[:, None])
+
     def where(self, mask: np.ndarray) -> "Contexts":
         """Return the windows of the decisions in `mask`, bool [B, T + 1], which alone are decided.
 
@@ -437,6 +443,18 @@ class WindowRecorder(PolicyWrapper):
         """Keep the open windows `rows`, int64 [M], as they are."""
         if len(rows):
             self.closed.append({name: values[rows] for name, values in self.open.items()})
+
+
+def read_again(policy: Policy, ended: torch.Tensor) -> None:
+    """Let a policy read its whole window anew if an episode has `ended` and returns are asked for.
+
+    They became what the episode achieved, and were read without the hooks of `act`.
+    """
+    from ad.methods.contexts import SlidingWindow
+
+    context = context_policy(policy).context
+    if ended.any() and RETURN_TO_GO in context.fields and isinstance(context, SlidingWindow):
+        context.forget()
 
 
 def context_policy(policy: Policy) -> "ContextPolicy":

@@ -218,7 +218,7 @@ class SlidingWindow(Context):
         try:
             self.cache.replace(envs, past)
         except NotImplementedError:
-            self._forget()
+            self.forget()
 
     def _new_cache(self, num_envs: int):
         return self.model.new_cache(num_envs, self.capacity)
@@ -257,7 +257,7 @@ class SlidingWindow(Context):
         elif self.branches > 1 and self.own < kept and not self.retrieved:
             self._read_shared()
         else:
-            self._forget()
+            self.forget()
 
     def _kept_entries(self, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what stays of a full window: `kept` decisions and the transition before them.
@@ -282,7 +282,7 @@ class SlidingWindow(Context):
         places[retrieves] = best.to(self.device)[retrieves]
         return entries, retrieves
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Empty the cache: the next decision reads the whole window."""
         if self.branches > 1:  # such a cache is for one past
             self.cache, self.branches = self._new_cache(len(self.fields["valid"])), 1

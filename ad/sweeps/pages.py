@@ -118,7 +118,7 @@ def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
         blocks.append(Text(f"{page} has what holds for all boards, and the notes on its methods."))
         of_first = next(iter(config.boards.values())).get("rows") or config.rows
         for row in of_first:
-            of_rows.pop(config.rows[row].get("note", ""), None)
+            of_rows.pop(config.rows.get(row, {}).get("note", ""), None)
     blocks += _paragraphs("\n\n".join(of_rows))
     blocks += [] if results is None else [Text(_progress(results))]
     verb = f"python -m scripts.sweep --file {sweep.path.as_posix()}"
@@ -191,8 +191,18 @@ def _progress(results: SweepResults) -> str:
     seconds += sum(record.seconds.get("evaluate_s") or 0 for record in done.values())
     made = sorted({record.made_with.get("version", "") for record in done.values()} - {""})
     versions = f", made by version {', '.join(made)} of this suite" if made else ""
+    # A run is missing as long as a cell lacks it: in the world of a group, for one.
+    shown = {place: {record.key for record in own} for place, own in results.made.items()}
+    missing = {
+        run.key
+        for cell in sweep.cells
+        for run in cell.runs
+        if run.key not in shown.get((cell.group, cell.row), ())
+    }
+    runs = sweep.planned_runs()
+    whole = len({run.key for run in runs} - missing)
     text = (
-        f"{len(done)} of {len(sweep.planned_runs())} runs are done, which took "
+        f"{whole} of {len(runs)} runs are done, which took "
         f"{seconds / 3600:.1f} hours of training and evaluation. Each is a line of "
         f"{sweep.records.as_posix()}{versions}."
     )
@@ -205,7 +215,7 @@ def warn_of_untuned(results: SweepResults) -> None:
     sweep = results.sweep
     for method, scores in tuning_scores(results).items():
         best = sweep.rows[max(scores, key=scores.__getitem__)].tuned
-        if best != sweep.config.rows[method].get("tuned"):
+        if best != sweep.config.rows.get(method, {}).get("tuned"):
             warn(f"{sweep.path}: {method}: set tuned to {as_yaml(best)}, its best settings")
 
 

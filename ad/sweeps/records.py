@@ -79,10 +79,19 @@ def read_records(path: Path) -> Records:
 
 
 def add_records(path: Path, new: Iterable[Record]) -> None:
-    """Add `new` records to those at `path`, in place of earlier ones of the same runs."""
+    """Add `new` records to those at `path`, in place of earlier ones of the same runs.
+
+    The values of worlds that the new record lacks stay, and so does a record whose run failed anew.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked_files(path.parent):
-        _write(path, read_records(path) | {record.key: record for record in new})
+        records = read_records(path)
+        for record in new:
+            old = records.get(record.key)
+            if old is None or not (record.failure and old.values):
+                values = (old.values if old else {}) | record.values
+                records[record.key] = replace(record, values=values)
+        _write(path, records)
 
 
 def forget_failures(path: Path, keys: Collection[str]) -> None:
@@ -111,7 +120,7 @@ def merge_records(path: Path, others: Sequence[Path]) -> None:
             theirs = read_records(other)
             both = {key for key in theirs if key in records and not records[key].failure}
             for key in both:
-                if text := _difference(records[key], theirs[key]):
+                if not theirs[key].failure and (text := _difference(records[key], theirs[key])):
                     name = f"{theirs[key].group} / {theirs[key].row}, seed {theirs[key].train_seed}"
                     warn(f"{other}: {name}: {text}; the record of {path} stays")
                 values = theirs[key].values | records[key].values

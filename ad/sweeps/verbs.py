@@ -46,8 +46,9 @@ def sweep(
 
     if file is None:
         for path in sorted(COMMITTED.glob("*.yaml")):
-            plan = load_sweep(path)
-            list_runs(plan.records, new_measure(plan), plan.planned_runs(), LOGS / path.stem)
+            for name in load_sweep(path).config.boards or [""]:
+                plan = load_sweep(path, name)
+                list_runs(plan.records, new_measure(plan), plan.planned_runs(), LOGS / path.stem)
         return
     plan = load_sweep(file, board)
     if merge:

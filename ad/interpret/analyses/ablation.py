@@ -54,6 +54,7 @@ class Ablation(Analysis):
     reads_histories: ClassVar[bool] = True
     reads_components: ClassVar[bool] = True
     sources: ClassVar[Sequence[str]] = (ROLLOUT, MADE)
+    reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "loss": ("kind", "component"),
         "intact_loss": ("component",),

@@ -70,6 +70,8 @@ class Probes(Analysis):
         """Raise ConfigError with the reason if the subject cannot be analyzed."""
         if text := missing("interpret"):
             raise ConfigError(f"the analysis {text}")
+        if not subject.model.reads_rewards:
+            raise ConfigError("it probes for past rewards, and the model does not read any")
         super().check(subject)
 
     def run(self, subject):

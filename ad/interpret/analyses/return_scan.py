@@ -69,7 +69,8 @@ class ReturnScan(Analysis):
         direction, chosen = subject.choice.direction, subject.output_direction
         along = None if chosen is None else chosen[None]
         measure = partial(scan, model, asked=asked, directions=along)
-        sums = subject.contexts.spread(MOST_WINDOWS).sums(measure, BATCH)
+        contexts = subject.contexts.where(subject.contexts.decided & subject.contexts.present)
+        sums = contexts.spread(MOST_WINDOWS).sums(measure, BATCH)
         sums = {name: total.sum(1) for name, total in sums.items()}
         count, present, mass = (sums.pop(name) for name in ("count", "present", "attention"))
         means = {name: ratio(value.T, count).T for name, value in sums.items()}  # [K, ...]
@@ -141,7 +142,7 @@ def scan(
 
     `directions` [N, A] of the outputs take the place of the preferences for the A actions.
     """
-    fields = (asking(batch, float(value), batch.valid) for value in asked)
+    fields = (asking(batch, float(value), batch.present) for value in asked)
     scanned = [replace(batch, window=batch.window | changed) for changed in fields]
     probability = torch.stack([outputs(model, one).softmax(-1) for one in scanned], 2)
     parts = torch.stack([preferences(model, one, directions) for one in scanned], 2).double()

@@ -194,11 +194,11 @@ def draw_asked(contexts: Contexts) -> tuple[Place, Place, Place]:
 
 
 def asked_otherwise(contexts: Contexts, model: SequenceModel) -> Contexts:
-    """Return the contexts asked for the lowest or highest return, whichever is further away."""
+    """Return the contexts asked for the end of the range of returns that is further away."""
     low, high = model.spec.return_range
     assert contexts.asked is not None  # the model reads the return to go
     value = np.where(contexts.asked - low > high - contexts.asked, low, high)
-    return replace(contexts, window=contexts.window | asking(contexts, value, contexts.valid))
+    return replace(contexts, window=contexts.window | asking(contexts, value, contexts.present))
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ class Tree:
                 )
         with torch.inference_mode(), hooked(self.model, write=writes):
             hidden = self.model.transformer(self.model.tokenizer(self.other.window))
-            return self.model.head(hidden[self.other.token]).double().log_softmax(-1)
+            return self.model.logits(hidden[self.other.token]).double().log_softmax(-1)
 
     def _outputs(self, level: str) -> torch.Tensor:
         """Return the values that replace the heads' outputs at the decision, [n, layers, H, D]."""

@@ -106,8 +106,7 @@ class Studied:
     """
 
     def __init__(self, subject):
-        self.subject, self.heads = subject, subject.heads
-        self.model = subject.model.cpu()  # small, and what it computes becomes arrays
+        self.subject, self.model, self.heads = subject, subject.model, subject.heads
         names = subject.run.world.action_names
         self.ahead = parse_direction("forward - turn right", names, 3)
         self.turn = parse_direction("turn right - turn left", names, 3)

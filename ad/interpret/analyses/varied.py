@@ -13,6 +13,7 @@ import torch
 
 from ad.data.dataset import TrainingSet
 from ad.data.spec import OBSERVATIONS, field_name
+from ad.interpret.contexts import read_again
 from ad.methods.policy import Policy, PolicyWrapper
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import as_tensor
@@ -105,6 +106,11 @@ class VariedPolicy(PolicyWrapper):
                 self.prompt = None
             logits = super().act(observation, time)
         return logits.double() / self.temperatures[:, None]
+
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
+        """Add the outcome of the last decision, [N, ...] each."""
+        super().observe(action, reward, terminated, truncated, next_observation)
+        read_again(self.policy, terminated | truncated)
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""

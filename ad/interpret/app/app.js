@@ -10,7 +10,7 @@ const KEYS_TEXT = "Keys: arrows or the number of an action; m lets the model tak
   + "u takes the last entry back, [ and ] ask for less and for more.";
 const chosenLabels = {}; // by axis, of the arrays in the sections that unfold
 const run = { name: "", tasks: {} };
-let token = null, shown = null, busy = false, stopped = false, editing = null, direction = null;
+let token = null, game = null, shown = null, busy = false, stopped = false, editing = null, direction = null;
 
 async function post(route, body) {
   const answer = await fetch("/" + route, {
@@ -75,7 +75,7 @@ const track = (...marks) => element("td", { class: "bar" }, element("div", { cla
 
 function show(state) {
   shown = state;
-  token = state.token ?? token;
+  if (state.token) [token, game] = [state.token, chosen()];
   editing = null;
   showWorld(state);
   showSeen(state);
@@ -93,7 +93,7 @@ function show(state) {
 }
 
 // What a link holds: with it the server makes the same state again.
-const linked = (state) => ({ run: run.name, ...chosen(), direction, entries: state.entries });
+const linked = (state) => ({ run: run.name, ...game, direction, entries: state.entries });
 const chosen = () => ({ checkpoint: +$("checkpoint").value, split: $("split").value, task: +$("task").value, seed: +$("seed").value });
 
 const isImage = (observation) => /image/.test(observation);
@@ -399,6 +399,7 @@ async function restore() {
     for (const id of ["checkpoint", "task", "seed"]) $(id).value = link[id];
     direction = link.direction;
     if ($("task").value === "" || $("checkpoint").value === "") throw new Error("The link is stale: its task or checkpoint is not there any more; a new game begins.");
+    shown = null;
     await start(link.entries);
     if (shown) return true;
   } catch (error) { say(error instanceof SyntaxError || error instanceof URIError || error instanceof TypeError ? "The link is damaged: a new game begins." : error.message); }

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ad.errors import ConfigError
-from ad.interpret.analysis import Choice, Subject
+from ad.interpret.analysis import Choice, Subject, refuse_change
 from ad.interpret.app.session import UNTIL, Entry, Session
 from ad.interpret.app.view import run_view, scan_view, session_view
 from ad.interpret.edits import THINGS, parse_observation
@@ -57,6 +57,7 @@ class App:
     def __init__(self, run: Run, model: SequenceModel | None = None):
         if not run.world.can_be_stepped:
             raise ConfigError("the world of recorded histories cannot be stepped, nor played")
+        refuse_change(run)  # of a released model, too
         self.run = Run(replace(run.config, threads=run.config.threads or 1))
         self.released = model
         self.sessions: OrderedDict[str, Session] = OrderedDict()
@@ -135,7 +136,7 @@ class App:
         entry = checked(session, body.get("entry"))
         try:
             session.apply(entry)
-        except ConfigError:
+        except Exception:  # whatever failed, nothing of the entry stays
             self._replay(body, session.entries)
             raise
         return self._view(session, body)

@@ -18,10 +18,10 @@ from ad.config.world import make_envs
 from ad.data.spec import OBSERVATIONS, field_name
 from ad.errors import ConfigError
 from ad.interpret import edits
-from ad.interpret.components import HEAD, MLP, Ablated, Replacements, parse_components
+from ad.interpret.components import Ablated, Replacements, parse_components
 from ad.interpret.contexts import Contexts
 from ad.interpret.edits import EditedHistory, Observation, Reader, Transition
-from ad.interpret.hooks import Write, hooked
+from ad.interpret.hooks import Write, hooked, point_names
 from ad.methods.context_policy import ReturnConditionedPolicy
 from ad.models.positions import EnvTime
 from ad.rollout.rollout import allowed_logits, derive_seeds
@@ -238,13 +238,21 @@ class Session:
         """Replace the outputs of heads and MLPs, by zero or by their mean over contexts."""
         for name in components:
             parse_components(name, self.model.transformer)
+        self._refuse_branches()
         self.ablated = {"components": components, "kind": kind} if components else {}
         self._reset()
 
+    def _refuse_branches(self) -> None:
+        if self.subject.policy.looks_ahead and self.model.tokenizer.streams > 1:
+            raise ConfigError("a planner that reads streams of tokens cannot be changed inside")
+
     def _steer(self, point: str, coefficient: float) -> None:
         """Add a multiple of the difference of the marked contexts B and A at `point`."""
+        if point not in point_names(self.model.memory):
+            raise ConfigError(f"the model has no point {point}")
         if len(self.marks) < 2:
             raise ConfigError("steering needs two marked situations, A and B")
+        self._refuse_branches()
         self.steering = {"point": point, "coefficient": coefficient} if coefficient else {}
         self._reset()
 
@@ -270,7 +278,7 @@ class Session:
             parts = [
                 parse_components(n, self.model.transformer) for n in self.ablated["components"]
             ]
-            table = self._replacements()
+            table = self._replacements(tuple(dict.fromkeys(one.point for one in sum(parts, ()))))
             rows = table.rows(self.ablated["kind"], [None])
             self.writes |= Ablated(self.model, table, [sum(parts, ())], rows).writes()
         if self.steering:
@@ -280,10 +288,8 @@ class Session:
             added, before = edits.adding(self.model, vector), self.writes.get(point)
             self.writes[point] = added if before is None else lambda v, p: added(before(v, p), p)
 
-    def _replacements(self) -> Replacements:
-        """Return what replaces the outputs of the heads and MLPs."""
-        layers = range(len(self.model.transformer.blocks))
-        points = tuple(point.format(layer) for layer in layers for point in (HEAD, MLP))
+    def _replacements(self, points: tuple[str, ...]) -> Replacements:
+        """Return what replaces the values at `points`."""
         if self.ablated["kind"] == "mean":
             return _mean_replacements(self.subject, points)
         return Replacements.of_contexts(self.model, self.reader(False).contexts(), points)
