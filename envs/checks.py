@@ -1,6 +1,7 @@
 """Checks of actions, tasks and settings.
 
-Integers pass, and nothing that NumPy or Python would convert to integers does, such as True.
+Integers pass as actions, tasks and seeds; what would become one, such as True, does not. Settings
+are numbers of Python's own types, as YAML has them.
 """
 
 import json
@@ -81,7 +82,8 @@ def check_seeds(seed, num_envs: int) -> None:
     if np.ndim(seed) and len(seeds) != num_envs:
         raise ValueError(f"expected {num_envs} seeds, got {len(seeds)}")
     for one in seeds:
-        if one is not None and not (isinstance(one, int | np.integer) and 0 <= one < 2**64):
+        is_integer = type(one) is int or isinstance(one, np.integer)
+        if one is not None and not (is_integer and 0 <= one < 2**64):
             raise ValueError(f"a seed must be an integer from 0 to 2**64 - 1, got {one!r}")
 
 

@@ -112,8 +112,10 @@ class VectorEpisodeLength(VectorWrapper):
 
     def reset(self, *, seed=None, options: dict | None = None):
         """Begin an episode in all environments or those of `options["reset_mask"]`, at time 0."""
-        observation, info = self.env.reset(seed=seed, options=options)
         mask = (options or {}).get("reset_mask")
+        if mask is not None and not self._is_reset:
+            raise ResetNeeded("the first reset must be of all environments")
+        observation, info = self.env.reset(seed=seed, options=options)
         if mask is None:
             self._time, self._ended = np.zeros(self.num_envs, np.int64), ~self._all_envs
             self._is_reset = True

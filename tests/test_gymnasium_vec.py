@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from trajectories import batch_trajectories
 
@@ -45,6 +46,12 @@ def test_the_time_limit_of_the_id_stays_in_force():
     for tasks, limit in (([{}], 2), ([{"max_episode_steps": 7}, {}], 7), ([{}, {}], 2)):
         world = envs.make_base("FrozenLake-v1", tasks, max_episode_steps=2)
         assert world.max_episode_steps == limit
+
+
+def test_the_first_reset_is_of_all_environments():
+    vec_env = envs.make_vec("CartPole-v1", [[0], [0]], 5, "Disabled")
+    with pytest.raises(ResetNeeded, match="the first reset must be of all environments"):
+        vec_env.reset(options={"reset_mask": np.array([True, False])})
 
 
 def test_unknown_facts_are_none():

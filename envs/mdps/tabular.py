@@ -166,7 +166,7 @@ class TabularMDP(World):
             marks = np.where(terminal, "#", ".")
             marks[self._states[env]] = "A"
             return " ".join(marks)
-        return ring_frames(self._states[[env]], np.zeros(1), terminal)[0]
+        return ring_frames(self._states[[env]], np.zeros(1), terminal)[0]  # no reward is kept
 
     @cached_property
     def _own_tasks(self) -> tuple[np.ndarray, np.ndarray]:
