@@ -61,8 +61,7 @@ def write_page(sweep: Sweep, root: Path) -> None:
     summary = sweep.path.parent / sweep.config.summary
     if summary.is_file() and is_marked(summary, sweep.name):
         replace_between(summary, {sweep.name: tables.short_table(results).markdown()})
-    done, runs = results.records, results.sweep.planned_runs()
-    info(f"{sweep.name}: {len(done)} of {len(runs)} runs in {root / sweep.name}.html")
+    info(f"{sweep.name}: {_done(results)} runs in {root / sweep.name}.html")
 
 
 def page_marks(sweep: Sweep) -> list[str]:
@@ -183,6 +182,16 @@ def _summary(results: SweepResults) -> Iterator[Block]:
         yield tables.profile_chart(results)
 
 
+def _done(results: SweepResults) -> str:
+    """Return "3 of 4": a run is missing as long as a cell lacks it, in the world of its group."""
+    shown = {place: {record.key for record in own} for place, own in results.made.items()}
+    cells = results.sweep.cells
+    keys = [(run.key, (cell.group, cell.row)) for cell in cells for run in cell.runs]
+    missing = {key for key, place in keys if key not in shown.get(place, ())}
+    planned = {key for key, _ in keys}
+    return f"{len(planned - missing)} of {len(planned)}"
+
+
 def _progress(results: SweepResults) -> str:
     """Return how many runs are done, how long they took, and which rows are not tuned yet."""
     sweep, done = results.sweep, results.records
@@ -191,18 +200,8 @@ def _progress(results: SweepResults) -> str:
     seconds += sum(record.seconds.get("evaluate_s") or 0 for record in done.values())
     made = sorted({record.made_with.get("version", "") for record in done.values()} - {""})
     versions = f", made by version {', '.join(made)} of this suite" if made else ""
-    # A run is missing as long as a cell lacks it: in the world of a group, for one.
-    shown = {place: {record.key for record in own} for place, own in results.made.items()}
-    missing = {
-        run.key
-        for cell in sweep.cells
-        for run in cell.runs
-        if run.key not in shown.get((cell.group, cell.row), ())
-    }
-    runs = sweep.planned_runs()
-    whole = len({run.key for run in runs} - missing)
     text = (
-        f"{whole} of {len(runs)} runs are done, which took "
+        f"{_done(results)} runs are done, which took "
         f"{seconds / 3600:.1f} hours of training and evaluation. Each is a line of "
         f"{sweep.records.as_posix()}{versions}."
     )
