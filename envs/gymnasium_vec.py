@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.action_bins import ActionBins
-from envs.checks import check_actions, check_indices, env_tasks
+from envs.checks import check_actions, check_indices, check_seeds, env_tasks
 from envs.oracle import TaskOracle
 from envs.spaces import check_action_space, check_discrete_parts, check_observation_space
 
@@ -159,6 +159,7 @@ class GymnasiumVectorEnv(TaskOracle, VectorEnv):
     def reset(self, *, seed=None, options: dict | None = None):
         """Begin an episode in each environment or in those of `options["reset_mask"]`, bool [N]."""
         # Gymnasium's vector environments want int seeds, and pop the mask from the caller's dict.
+        check_seeds(seed, self.num_envs)
         is_list = seed is not None and np.ndim(seed)
         seed = [_to_int(one) for one in seed] if is_list else _to_int(seed)
         observations, _ = self._envs.reset(seed=seed, options=options and dict(options))

@@ -178,7 +178,7 @@ class World(TaskOracle, VectorEnv):
         check_seeds(seed, self.num_envs)
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
-            seed = [int(seed) + env for env in range(self.num_envs)]
+            seed = [(int(seed) + env) % 2**64 for env in range(self.num_envs)]
         keys = self._keys
         if keys is None:
             keys = self.np_random.integers(2**64, size=self.num_envs, dtype=np.uint64)

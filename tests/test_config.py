@@ -213,7 +213,7 @@ evaluation.worlds --model.encoder table --evaluation.worlds [{"size":7}]
 evaluation.worlds --evaluation.worlds [{"szie":7}]
 evaluation.worlds --evaluation.worlds [{"num_envs":7}]
 evaluation.worlds --evaluation.worlds [{"size":9},{"size":9}]
-method.name --evaluation.worlds [{"size":7}] --model.encoder offsets \
+model.encoder --evaluation.worlds [{"size":7}] --model.encoder offsets \
   --method.name in_context_planning
 model.position --model.position rotary --model.width 6
 model.heads --model.memory gru --model.heads 4

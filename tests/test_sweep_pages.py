@@ -208,6 +208,7 @@ def test_a_group_shows_the_results_of_the_world_that_it_names(tmp_path):
     assert results.values(("room", "first"), "nauc") == [0.5]
     assert ("large", "second") not in results.made  # it was not evaluated there yet
     assert list(rows_of(results, "large")) == ["first"]
+    assert "0 of 2 runs are done" in page_of(sweep, records).replace("\n", " ")  # nor in the third
 
 
 def test_the_tuning_table_has_the_best_of_the_tries_that_did_not_fail(tmp_path):

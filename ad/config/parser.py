@@ -185,15 +185,14 @@ def _put(data: Any, path: str, value: Any) -> None:
 
     So `validate` reports a path below a setting that has no parts.
     """
+    if not isinstance(data, dict):
+        return
     *sections, name = path.split(".")
     for section in sections:
-        if not isinstance(data, dict):
-            return
         inner = data.get(section)
         data[section] = inner if isinstance(inner, dict) else {}
         data = data[section]
-    if isinstance(data, dict):
-        data[name] = value
+    data[name] = value
 
 
 def _build(data: Any, problems: list[Problem]) -> Experiment:

@@ -47,7 +47,7 @@ class TrainingSet:
         """Return a sampler of windows of the actors to train on, or of the `held_out` actors.
 
         `WindowSampler` explains the other arguments. Windows of held-out actors begin anywhere,
-        those within episodes too but for the fraction `data.windows_to_end`. `data.permute`
+        and of those within episodes all but the fraction `data.windows_to_end`. `data.permute`
         applies to held-out actors too, `data.best_actors` does not: all of them are kept.
         `action_mask` is among the fields if not all tasks have all actions. Raises MachineError if
         the temporary files without `data.in_memory` do not fit the disk.

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ad.config.fields import field
+from ad.errors import SettingError
 from ad.methods import algorithm_distillation
 from ad.methods.base import Method, unfit
 from ad.methods.losses import cross_entropy, masked_mean
@@ -83,8 +84,9 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
     def check(self, config, world):
         """Raise SettingError unless the observations are indices that can be predicted."""
         for name, part in observation_parts(world).items():
-            if (encoder := ENCODERS.load(config.model.encoder_of(name))).random:
-                raise unfit(config, f"it cannot predict what {encoder.__name__} shifts at random")
+            if ENCODERS.load(encoder := config.model.encoder_of(name)).random:
+                text = f"must not be {encoder}: {config.method.name} cannot predict what it shifts"
+                raise SettingError("model.encoder", text)
             if not isinstance(part, Discrete) or part.n > MOST_OBSERVATIONS:
                 text = f"it predicts observations that are indices below {MOST_OBSERVATIONS}, not "
                 raise unfit(config, f"{text}{part}")

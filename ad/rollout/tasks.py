@@ -122,7 +122,7 @@ def sampling_temperature(settings: EvaluationConfig) -> float:
 def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
     """Return a function that makes the policy of `model` for a number of environments.
 
-    Raises ConfigError for two temperatures where rewards are not 0 and 1.
+    It raises ConfigError for two temperatures where no context tells of rewards of 0 and 1.
     """
     settings, context_length = config.evaluation, config.data.context_length
     unknown, known = settings.temperature, settings.temperature_known

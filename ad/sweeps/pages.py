@@ -185,11 +185,11 @@ def _summary(results: SweepResults) -> Iterator[Block]:
 def _done(results: SweepResults) -> str:
     """Return "3 of 4": a run is missing as long as a cell lacks it, in the world of its group."""
     shown = {place: {record.key for record in own} for place, own in results.made.items()}
-    cells = results.sweep.cells
-    keys = [(run.key, (cell.group, cell.row)) for cell in cells for run in cell.runs]
-    missing = {key for key, place in keys if key not in shown.get(place, ())}
-    planned = {key for key, _ in keys}
-    return f"{len(planned - missing)} of {len(planned)}"
+    missing: set[str] = set()
+    for cell in results.sweep.cells:
+        missing |= {run.key for run in cell.runs} - shown.get((cell.group, cell.row), set())
+    total = len(results.sweep.planned_runs())
+    return f"{total - len(missing)} of {total}"
 
 
 def _progress(results: SweepResults) -> str:

@@ -89,8 +89,11 @@ def add_records(path: Path, new: Iterable[Record]) -> None:
         for record in new:
             old = records.get(record.key)
             if old is None or not (record.failure and old.values):
-                values = (old.values if old else {}) | record.values
-                records[record.key] = replace(record, values=values)
+                if old and old.values.keys() - record.values.keys():
+                    if text := _difference(old, record):
+                        warn(f"{path}: {record.group} / {record.row} keeps other worlds: {text}")
+                    record = replace(record, values=old.values | record.values)
+                records[record.key] = record
         _write(path, records)
 
 

@@ -53,7 +53,8 @@ def run_missing(
     """Make `bundles` in folders under `root` and add their records to those at `path`.
 
     The folder of a bundle is removed once its records are written, unless `keep`. A NumericError is
-    the record of the runs that it stopped, and does not stop the others; it is raised at the end.
+    the record of the runs that it stopped, unless they have scores. It does not stop the others and
+    is raised at the end.
     """
     failed, waiting = [], [(bundle, False) for bundle in bundles]
     with tqdm(desc=path.stem, total=len(bundles), unit=" bundles", disable=None) as bar:

@@ -48,6 +48,8 @@ def sweep(
         for path in sorted(COMMITTED.glob("*.yaml")):
             for name in load_sweep(path).config.boards or [""]:
                 plan = load_sweep(path, name)
+                if name:
+                    info(f"# {path}, board {name}")
                 list_runs(plan.records, new_measure(plan), plan.planned_runs(), LOGS / path.stem)
         return
     plan = load_sweep(file, board)

@@ -326,8 +326,8 @@ def late_policy(s: Studied, strong: bool) -> Outcome:
     if min(len(early), len(late)) < 2:
         return UNTESTED
     found = compare({"late": late, "early": early}, "early")["late"].difference
-    bar = found.low if strong else found.mean
-    return Outcome(late - early.mean(), bar is not None and bar > 0)
+    low = found.low if strong else found.mean
+    return single(late.mean() - early.mean(), low is not None and low > 0)
 
 
 def excluded(s: Studied, strong: bool, head: str) -> Outcome:

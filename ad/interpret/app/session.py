@@ -318,7 +318,7 @@ def _shift_time(module, arguments: tuple, shift: int, last: int) -> tuple:
     return window | {"time": (window["time"] + shift).clamp(0, last)}, *others
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)  # of few points each
 def _mean_replacements(subject, points: tuple[str, ...]) -> Replacements:
     """Return replacements with the means over the contexts of a rollout, which takes a while."""
     return Replacements.of_contexts(subject.model, subject.contexts, points)
