@@ -4,7 +4,7 @@ import pytest
 from processes import ROOT
 from sweeps import write_sweep
 
-from ad.config.fields import replaced
+from ad.config.fields import merged
 from ad.config.schema import diff
 from ad.errors import ConfigError
 from ad.sweeps.load import load_sweep
@@ -149,9 +149,9 @@ def test_a_row_or_a_group_may_have_fewer_runs_than_the_board(tmp_path, of_group,
 
 def test_settings_of_a_row_replace_those_at_or_below_them():
     common = {"source.settings.window": 5, "source.settings.noise": 0.1, "training.steps": 3}
-    own = replaced(common, {"source.settings": {"noise": 0.2}, "training.steps": 4})
+    own = merged(common, {"source.settings": {"noise": 0.2}, "training.steps": 4})
     assert own == {"source.settings": {"noise": 0.2}, "training.steps": 4}
-    own = replaced({"source.settings": {"noise": 0.2}}, {"source.settings.window": 5})
+    own = merged({"source.settings": {"noise": 0.2}}, {"source.settings.window": 5})
     assert list(own) == ["source.settings", "source.settings.window"]  # set in this order
 
 

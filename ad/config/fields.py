@@ -185,7 +185,7 @@ def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path and name else path or name
 
 
-def replaced(settings: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+def merged(settings: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings at dotted paths, with those of `by` in place of all at or below them."""
     kept = {
         path: value

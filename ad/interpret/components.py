@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from ad.errors import ConfigError
-from ad.interpret.contexts import Contexts, read_again
+from ad.interpret.contexts import Contexts, HookedPolicy
 from ad.interpret.hooks import Point, Write, hooked
-from ad.methods.policy import Policy, PolicyWrapper
+from ad.methods.policy import Policy
 from ad.models.memories.transformer import Transformer
 from ad.models.sequence_model import SequenceModel
 from envs.rng import derive_key
@@ -171,7 +171,7 @@ class Ablated:
         return mask
 
 
-class AblatedPolicy(PolicyWrapper):
+class AblatedPolicy(HookedPolicy):
     """A policy whose N environments have the components of the N windows of `ablated` replaced."""
 
     def __init__(self, policy: Policy, ablated: Ablated):
@@ -182,11 +182,6 @@ class AblatedPolicy(PolicyWrapper):
         """Return action logits [N, A] with the components of each environment replaced."""
         with hooked(self.ablated.model, write=self.ablated.writes(self.windows)):
             return super().act(observation, time)
-
-    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
-        """Add the outcome of the last decision, [N, ...] each."""
-        super().observe(action, reward, terminated, truncated, next_observation)
-        read_again(self.policy, terminated | truncated)
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""

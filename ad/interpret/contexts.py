@@ -445,16 +445,21 @@ class WindowRecorder(PolicyWrapper):
             self.closed.append({name: values[rows] for name, values in self.open.items()})
 
 
-def read_again(policy: Policy, ended: torch.Tensor) -> None:
-    """Let a policy read its whole window anew if an episode has `ended` and returns are asked for.
+class HookedPolicy(PolicyWrapper):
+    """A policy whose model is hooked in `act` alone.
 
-    They became what the episode achieved, and were read without the hooks of `act`.
+    If returns are asked for, the end of an episode changes them to what it achieved, and the model
+    reads the past again without the hooks: the next `act` reads the whole window anew.
     """
-    from ad.methods.contexts import SlidingWindow
 
-    context = context_policy(policy).context
-    if ended.any() and RETURN_TO_GO in context.fields and isinstance(context, SlidingWindow):
-        context.forget()
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
+        """Add the outcome of the last decision, [N, ...] each."""
+        from ad.methods.contexts import SlidingWindow
+
+        super().observe(action, reward, terminated, truncated, next_observation)
+        context, ended = context_policy(self.policy).context, (terminated | truncated).any()
+        if ended and RETURN_TO_GO in context.fields and isinstance(context, SlidingWindow):
+            context.forget()
 
 
 def context_policy(policy: Policy) -> "ContextPolicy":

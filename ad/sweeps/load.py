@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ad.config.fields import Dataclass, as_yaml, label, replaced, validate
+from ad.config.fields import Dataclass, as_yaml, label, merged, validate
 from ad.config.parser import load_file, read_text
 from ad.config.schema import Experiment
 from ad.config.world import configured_world
@@ -103,7 +103,7 @@ def _group_config(path: Path, entries: dict[str, dict], title: str) -> GroupConf
     return replace(
         group,
         experiment=group.experiment or other.experiment,
-        settings=replaced(other.settings, group.settings),
+        settings=merged(other.settings, group.settings),
         variants=other.variants | group.variants,
     )
 
@@ -147,7 +147,7 @@ def _with_settings_of(
         raise ConfigError(f"{where}: a row with settings_of has no tried and no tuned of its own")
     other = rows[row.settings_of]
     _check_plain(other, where)
-    settings = replaced(replaced(other.settings, other.tuned or {}), row.settings)
+    settings = merged(merged(other.settings, other.tuned or {}), row.settings)
     return replace(row, settings=settings, tried=[{}])
 
 
@@ -163,7 +163,7 @@ def _variants(title: str, row: RowConfig, board: BoardConfig) -> dict[str, RowCo
             f"{title}: {settings_text(own)}": replace(row, tuned=own) for own in row.tried or []
         }
     tuned = row.tuned or {}
-    own = replaced(row.settings, tuned)
+    own = merged(row.settings, tuned)
     return {title: row} | {
         f"{title}: {settings_text(entry)}": replace(row, tuned=tuned | entry, tried=[tuned | entry])
         for entry in board.tried
@@ -208,12 +208,12 @@ def _cell(
         if not any(entry.variant in other.variants for other in sweep.groups.values()):
             raise ConfigError(f"no group has a variant {as_yaml(entry.variant)}")
         return Cell(title, row, [], f"the group has no variant {as_yaml(entry.variant)}")
-    common = replaced(sweep.config.settings, group.settings)
-    settings = replaced(common, group.variants.get(entry.variant, {}))
+    common = merged(sweep.config.settings, group.settings)
+    settings = merged(common, group.variants.get(entry.variant, {}))
     if problem := _problem(sweep, file, settings, entry, plain):
         return Cell(title, row, [], problem)
     for own in (entry.settings, entry.tuned or {}, sweep.choice.settings):
-        settings = replaced(settings, own)
+        settings = merged(settings, own)
     # Runs that try settings are named after the row that they tune.
     tuned = next((own for own, tried in sweep.tried.items() if row in tried), row)
     seeds = sweep.choice.seeds[: entry.runs or group.runs]

@@ -13,8 +13,8 @@ import torch
 
 from ad.data.dataset import TrainingSet
 from ad.data.spec import OBSERVATIONS, field_name
-from ad.interpret.contexts import read_again
-from ad.methods.policy import Policy, PolicyWrapper
+from ad.interpret.contexts import HookedPolicy
+from ad.methods.policy import Policy
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import as_tensor
 
@@ -79,7 +79,7 @@ def prompts_of(dataset: TrainingSet, length: int) -> dict[str, Prompt] | None:
     }
 
 
-class VariedPolicy(PolicyWrapper):
+class VariedPolicy(HookedPolicy):
     """A policy whose N environments differ by reward scale, temperature and prompt.
 
     `scales` and `temperatures` are [N]. Only the model reads scaled rewards; the context keeps the
@@ -106,11 +106,6 @@ class VariedPolicy(PolicyWrapper):
                 self.prompt = None
             logits = super().act(observation, time)
         return logits.double() / self.temperatures[:, None]
-
-    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
-        """Add the outcome of the last decision, [N, ...] each."""
-        super().observe(action, reward, terminated, truncated, next_observation)
-        read_again(self.policy, terminated | truncated)
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""

@@ -278,9 +278,10 @@ class Session:
             parts = [
                 parse_components(n, self.model.transformer) for n in self.ablated["components"]
             ]
-            table = self._replacements(tuple(dict.fromkeys(one.point for one in sum(parts, ()))))
+            components = sum(parts, ())
+            table = self._replacements(tuple(dict.fromkeys(one.point for one in components)))
             rows = table.rows(self.ablated["kind"], [None])
-            self.writes |= Ablated(self.model, table, [sum(parts, ())], rows).writes()
+            self.writes |= Ablated(self.model, table, [components], rows).writes()
         if self.steering:
             point, marks = self.steering["point"], [self.marks[name] for name in "AB"]
             first, second = (edits.decision_values(self.model, mark, point) for mark in marks)
