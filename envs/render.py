@@ -1,4 +1,4 @@
-"""Pictures and texts of rooms and pools: state in, uint8 frames or a str out; no files."""
+"""Pictures of rooms and pools: state in, uint8 frames out; no files."""
 
 from collections.abc import Sequence
 
@@ -54,51 +54,20 @@ def key_door_frames(
     key: int,
     door: int,
     held: np.ndarray,
-    pixels: int | None = None,
 ) -> np.ndarray:
     """Draw an episode with a key and a door, uint8 [T, rows * pixels, columns * pixels, 3].
 
-    pixels: the pixels along a side of a cell; None for `cell_pixels`.
     cells: the agent's cell in each frame, int [T]; held: whether it has the key, bool [T]. A key
     that is held is drawn on the agent. The door changes its color while the agent is on it with the
     key.
     """
-    cells, held = np.asarray(cells), np.asarray(held)
-    pixels = pixels or cell_pixels(*shape)
+    cells, held, pixels = np.asarray(cells), np.asarray(held), cell_pixels(*shape)
     tiles = _floor(shape, cells, pixels)
     opened = held & (cells == door)
     _paint(tiles, door, np.where(opened[:, None], FOUND, DOOR), _square(pixels, 0.42))
     _paint(tiles, cells, np.array(AGENT), _disc(pixels, 0.27))
     _paint(tiles, np.where(held, cells, key), np.array(GOAL), _disc(pixels, 0.18))
     return _joined(tiles, shape)
-
-
-def room_text(
-    shape: tuple[int, int], cell: int, goal: tuple[int, int], holes: Sequence[int] = ()
-) -> str:
-    """Draw a room as lines of text.
-
-    `A` is the agent, `G` the goal, `*` the agent on the goal, and `O` one of the cells `holes`.
-    """
-    goal_cell = goal[0] * shape[1] + goal[1]
-    marks = dict.fromkeys(holes, "O")
-    return _lines(shape, marks | {goal_cell: "G", cell: "*" if cell == goal_cell else "A"})
-
-
-def key_door_text(shape: tuple[int, int], cell: int, key: int, door: int, held: bool) -> str:
-    """Draw a room as lines of text: `A` the agent, `H` holding the key, `K` the key, `D` the door.
-
-    The agent hides what it stands on.
-    """
-    marks = {door: "D"} | ({} if held else {int(key): "K"}) | {int(cell): "H" if held else "A"}
-    return _lines(shape, marks)
-
-
-def _lines(shape: tuple[int, int], marks: dict[int, str]) -> str:
-    """Return a line of text for each row of a room, with `marks` by cell and dots elsewhere."""
-    rows, columns = shape
-    line = [marks.get(cell, ".") for cell in range(rows * columns)]
-    return "\n".join(" ".join(line[row * columns :][:columns]) for row in range(rows))
 
 
 def _floor(shape: tuple[int, int], cells: np.ndarray, pixels: int) -> np.ndarray:
@@ -172,17 +141,6 @@ def pool_frames(
         frame = _blend(frame, np.array(PATH), path)
         frames.append(_blend(frame, np.array(AGENT), _inside(points, position, 0.05))[0])
     return np.stack(frames)
-
-
-def pool_text(position: np.ndarray, platform: np.ndarray, radius: float, size: int = 21) -> str:
-    """Draw a pool as lines of text: `A` the swimmer, `P` the platform, `~` the water."""
-    axis = np.linspace(-1, 1, size)
-    points = np.stack(np.broadcast_arrays(axis, -axis[:, None]), axis=-1)
-    marks = np.where(np.hypot(*np.moveaxis(points, -1, 0)) <= 1, "~", " ")
-    marks[np.hypot(*np.moveaxis(points - platform, -1, 0)) <= radius] = "P"
-    distance = np.hypot(*np.moveaxis(points - position, -1, 0))
-    marks[np.unravel_index(distance.argmin(), distance.shape)] = "A"
-    return "\n".join(" ".join(row) for row in marks)
 
 
 def _inside(points: np.ndarray, center: np.ndarray, radius: float) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from envs.checks import check_choice, check_indices, check_integer
-from envs.render import pool_frames, pool_text
+from envs.render import pool_frames
 from envs.rng import derive_key, uniform
 from envs.world import World
 
@@ -38,7 +38,7 @@ class WaterMaze(World):
     setting or task.
     """
 
-    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
+    metadata = World.metadata | {"render_modes": ["rgb_array"], "render_fps": 8}
     state_names: ClassVar[tuple[str, ...]] = ("_position", "_heading")
     task_noun = "platform"
     success_ends = True
@@ -157,6 +157,4 @@ class WaterMaze(World):
 
     def _draw(self, env):
         position, platform = self._position[env : env + 1], self._platform[env]
-        if self.render_mode == "ansi":
-            return pool_text(position[0], platform, self.platform_radius)
         return pool_frames(position, platform, self.platform_radius)[0]

@@ -116,7 +116,7 @@ class World(TaskOracle, VectorEnv):
             setattr(self, name, state[name].copy())
 
     def render(self) -> tuple | None:
-        """Draw each environment, uint8 [H, W, 3] or, in mode ansi, a str; None without a mode."""
+        """Draw each environment, uint8 [H, W, 3]; None without a render mode."""
         self._require_reset("render")
         if self.render_mode is None:
             gymnasium.logger.warn("render() draws nothing without a render_mode.")
@@ -136,8 +136,8 @@ class World(TaskOracle, VectorEnv):
     def _begin(self, envs: np.ndarray) -> None:
         """Set the state with which the episodes of `envs`, int64 [M], start; by default nothing."""
 
-    def _draw(self, env: int) -> np.ndarray | str:
-        """Draw one environment by `render_mode`; only if `metadata` lists any "render_modes"."""
+    def _draw(self, env: int) -> np.ndarray:
+        """Draw one environment, uint8 [H, W, 3]; only if `metadata` lists any "render_modes"."""
         raise NotImplementedError
 
     def _random(self, envs: Envs) -> np.ndarray:
@@ -215,8 +215,8 @@ class WorldEnv(gymnasium.Env):
         outcome = float(reward[0]), bool(terminated[0]), bool(truncated[0])
         return self._only(observation), *outcome, info
 
-    def render(self) -> np.ndarray | str | None:
-        """Draw a frame, uint8 [H, W, 3], or a text; None without a render mode."""
+    def render(self) -> np.ndarray | None:
+        """Draw a frame, uint8 [H, W, 3]; None without a render mode."""
         pictures = self.world.render()
         return None if pictures is None else pictures[0]
 

@@ -148,9 +148,6 @@ def test_a_frame_shows_the_agent_and_the_goal(env_id):
     assert frames.shape == (2, 96, 96, 3) and frames.dtype == np.uint8
     np.testing.assert_array_equal(frames[0], first)
     assert (frames[0] != frames[1]).any()
-    text = envs.make_base(env_id, num_envs=1, size=3, render_mode="ansi")
-    text.reset(seed=0)
-    assert text.render()[0].count("A") == text.render()[0].count("G") == 1
 
 
 def test_the_ceiling_of_sequences_counts_three_cells_a_step():

@@ -21,7 +21,7 @@ def batch(num_envs: int | None = None, **kwargs):
 
 
 @pytest.mark.parametrize("env_id", WORLDS)
-@pytest.mark.parametrize("render_mode", [None, "rgb_array", "ansi"])
+@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
 @pytest.mark.filterwarnings("error")
 def test_gymnasiums_environment_checker_warns_of_nothing(env_id, render_mode):
     check_env(gymnasium.make(env_id, render_mode=render_mode).unwrapped)

@@ -127,12 +127,9 @@ def test_the_maps_that_are_possible_have_holes_where_episodes_ended(is_slippery)
     assert found.diagonal().all() and not found.all()
 
 
-def test_frames_and_texts_show_the_holes():
-    lakes = world(tasks=[[0]], render_mode="ansi")
-    lakes.reset(seed=0)
+def test_frames_show_the_holes():
+    lakes = world(tasks=[[0]])
     rows = lakes.names([[0]])[0].split("/")
-    marks = str.maketrans("SFHG", "A.OG")
-    assert lakes.render()[0] == "\n".join(" ".join(row.translate(marks)) for row in rows)
     fields = {"observation": np.array([0, 1]), "next_observation": np.array([1, 2])}
     frames = lakes.frames([0], fields)
     assert frames.shape == (3, 128, 128, 3) and frames.dtype == np.uint8

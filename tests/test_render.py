@@ -1,9 +1,9 @@
-"""Frames and texts of rooms."""
+"""Frames of rooms."""
 
 import numpy as np
 
 import envs
-from envs.render import room_frames, room_text
+from envs.render import room_frames
 
 
 def test_frames_show_the_agent_the_goal_and_the_trail():
@@ -26,7 +26,6 @@ def test_a_frame_has_at_most_288_pixels_along_a_side():
 
 
 def test_a_room_need_not_be_square():
-    assert room_text((2, 3), 4, (0, 2)) == ". . G\n. A ."
     frames = room_frames((2, 3), np.array([0, 1, 4]), goal=(0, 2), pixels=8)
     assert frames.shape == (3, 16, 24, 3)
     assert (frames[2, 12, 12] == frames[1, 4, 12]).all()  # the agent

@@ -68,7 +68,7 @@ def test_a_world_before_its_first_reset_has_no_state():
 
 def test_a_world_that_cannot_draw_has_no_render_mode():
     with pytest.raises(ValueError, match="there are none"):
-        Silent(render_mode="ansi")
+        Silent(render_mode="rgb_array")
 
 
 @pytest.mark.parametrize("parts", [False, True])

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from envs.bandits.drawing import draw, text
+from envs.bandits.drawing import draw
 from envs.checks import MAX_SEED, check_indices, check_integer
 from envs.rng import derive_key, uniform
 from envs.world import World
@@ -31,7 +31,7 @@ class Bandit(World):
     A subclass has the hook `_pay`, and says in `reward_distribution` what it pays.
     """
 
-    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
+    metadata = World.metadata | {"render_modes": ["rgb_array"], "render_fps": 8}
     state_names: ClassVar[tuple[str, ...]] = ("_arm", "_reward")
     task_noun = "bandit"
     family: ClassVar[str]  # a part of what the means are drawn by
@@ -120,8 +120,6 @@ class Bandit(World):
 
     def _draw(self, env):
         arm, reward = self._arm[env : env + 1], self._reward[env : env + 1]
-        if self.render_mode == "ansi":
-            return text(self._means[env], int(arm[0]), float(reward[0]))
         return draw(self._means[env], arm, reward, self.reward_bounds)[0]
 
     def _task_keys(self, tasks, purpose: str) -> np.ndarray:

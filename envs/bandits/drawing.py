@@ -1,4 +1,4 @@
-"""Pictures and texts of bandits: a bar an arm, as high as its mean, and what the last pull paid."""
+"""Pictures of bandits: a bar an arm, as high as its mean, and what the last pull paid."""
 
 import numpy as np
 
@@ -32,13 +32,6 @@ def draw(
             first = np.clip(middle - MARK // 2, 0, HEIGHT - MARK)
             frames[frame, first : first + MARK, columns] = FOUND
     return frames
-
-
-def text(means: np.ndarray, arm: int, reward: float) -> str:
-    """Write a line for each arm with its mean, and the reward after the pulled `arm`, if any."""
-    paid = {arm: f"  {reward:+.2f}"}
-    known = np.flatnonzero(np.isfinite(means)).tolist()
-    return "\n".join(f"{index:3d} {means[index]:6.2f}{paid.get(index, '')}" for index in known)
 
 
 def _row(values: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:

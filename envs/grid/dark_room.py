@@ -16,7 +16,7 @@ from envs.checks import check_choice, check_flag, check_tasks
 from envs.grid.goal_search import GoalSearch
 from envs.grid.grid_world import GridWorld, Size, room_shape
 from envs.oracle import Reference
-from envs.render import room_frames, room_text
+from envs.render import room_frames
 
 MAX_SIZE = 181  # cells along a side; the tables of all cells grow with its square
 REWARDS = ("every_step", "once")
@@ -196,11 +196,8 @@ class DarkRoom(GridWorld):
             self._cells[envs] = cells + (cells >= self._goals[envs])  # all cells but the goal
 
     def _draw(self, env):
-        cell, goal = int(self._cells[env]), tuple(self.tasks[env])
-        if self.render_mode == "ansi":
-            return room_text(self.shape, cell, goal)
         paid = self._paid[[env]] if self.pays_once else None
-        return room_frames(self.shape, np.array([cell]), goal, reached=paid)[0]
+        return room_frames(self.shape, self._cells[[env]], tuple(self.tasks[env]), reached=paid)[0]
 
     def _search(self, tasks, episode_length: int) -> GoalSearch:
         return GoalSearch(

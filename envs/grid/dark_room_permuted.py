@@ -13,7 +13,7 @@ from envs.checks import check_integer, check_tasks
 from envs.grid.dark_room import MAX_SIZE, DarkRoom
 from envs.grid.grid_world import MOVES, GridWorld
 from envs.oracle import Reference
-from envs.render import room_frames, room_text
+from envs.render import room_frames
 
 
 class DarkRoomPermuted(GridWorld):
@@ -95,10 +95,8 @@ class DarkRoomPermuted(GridWorld):
         self._cells[envs] = 0
 
     def _draw(self, env):
-        cell, (row, column) = int(self._cells[env]), self._corner[0]
-        if self.render_mode == "ansi":
-            return room_text(self.shape, cell, (row, column))
-        return room_frames(self.shape, np.array([cell]), (row, column))[0]
+        row, column = self._corner[0]
+        return room_frames(self.shape, self._cells[[env]], (row, column))[0]
 
     def _permutations(self, tasks) -> np.ndarray:
         """Return the move of each task and action, int64 [K, 5]; ValueError for a bad task."""

@@ -46,7 +46,7 @@ def successor_table(rows: int, columns: int) -> np.ndarray:
 class GridWorld(World):
     """N rooms of `shape` = (rows, columns) with five moves. Observations are cells, int64 [N]."""
 
-    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
+    metadata = World.metadata | {"render_modes": ["rgb_array"], "render_fps": 8}
     state_names: ClassVar[tuple[str, ...]] = ("_cells",)
     action_names = ("stay", "up", "down", "left", "right")
 

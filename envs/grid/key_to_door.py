@@ -21,7 +21,7 @@ import numpy as np
 from envs.checks import check_choice, check_flag, check_tasks
 from envs.grid.grid_world import GridWorld, Size, room_shape
 from envs.oracle import Reference, constant_reference
-from envs.render import key_door_frames, key_door_text
+from envs.render import key_door_frames
 
 MAX_SIZE = 40  # cells along a side: a room of S cells has S * (S - 1) tasks
 STARTS = ("random", "center", "corner")
@@ -185,11 +185,8 @@ class KeyToDoor(GridWorld):
         return self._held * self._num_cells + self._cells
 
     def _draw(self, env):
-        cell, held = self._cells[env], self._held[env]
         places = self._key_cells[env], self._door_cells[env]
-        if self.render_mode == "ansi":
-            return key_door_text(self.shape, cell, *places, held)
-        return key_door_frames(self.shape, cell[None], *places, held[None])[0]
+        return key_door_frames(self.shape, self._cells[[env]], *places, self._held[[env]])[0]
 
     def _task_cells(self, tasks) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells of keys and doors, int64 [K] each; ValueError for no such task."""

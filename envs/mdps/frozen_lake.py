@@ -13,7 +13,7 @@ from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv, generate_random_m
 from envs.checks import check_flag, check_integer, check_number
 from envs.mdps.tabular import MAX_TASKS, Model, TabularMDP
 from envs.oracle import Reference, constant_reference
-from envs.render import room_frames, room_text
+from envs.render import room_frames
 
 MAX_SIZE = 11  # cells along a side: a table has size ** 4 numbers for each action
 SEEDS_EACH = 50  # seeds of maps that are tried for each task
@@ -136,10 +136,7 @@ class FrozenLake(TabularMDP):
         return (self._states[envs] == self.num_states - 1).astype(np.float32), terminated
 
     def _draw(self, env):
-        task, cells = self.tasks[env, 0], self._states[[env]]
-        if self.render_mode == "ansi":
-            return room_text(self._shape, int(cells[0]), self._goal, self._holes(task))
-        return self._frames(cells, task)[0]
+        return self._frames(self._states[[env]], self.tasks[env, 0])[0]
 
     @property
     def _goal(self) -> tuple[int, int]:

@@ -53,7 +53,7 @@ class TabularMDP(World):
     bad setting or task.
     """
 
-    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}
+    metadata = World.metadata | {"render_modes": ["rgb_array"], "render_fps": 4}
     state_names: ClassVar[tuple[str, ...]] = ("_states",)
     family: ClassVar[str]
     drawn_by: ClassVar[tuple[str, ...]] = ("family_seed", "num_states", "num_actions")  # settings
@@ -162,10 +162,6 @@ class TabularMDP(World):
 
     def _draw(self, env):
         terminal = self._model.terminal[self._row[env]]
-        if self.render_mode == "ansi":
-            marks = np.where(terminal, "#", ".")
-            marks[self._states[env]] = "A"
-            return " ".join(marks)
         return ring_frames(self._states[[env]], np.zeros(1), terminal)[0]  # no reward is kept
 
     @cached_property

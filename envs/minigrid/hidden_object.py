@@ -33,7 +33,7 @@ from envs.minigrid.encoding import (
     from_one_hot,
     one_hot,
 )
-from envs.minigrid.tiles import draw, text
+from envs.minigrid.tiles import draw
 from envs.oracle import Reference
 from envs.world import World
 
@@ -67,7 +67,7 @@ class HiddenObject(World):
     direction. Raises ValueError for a bad setting or task.
     """
 
-    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
+    metadata = World.metadata | {"render_modes": ["rgb_array"], "render_fps": 8}
     state_names: ClassVar[tuple[str, ...]] = ("_grid", "_position", "_direction", "_carried")
     task_noun = "kind"
     action_names = ("turn left", "turn right", "forward", "pick up")
@@ -211,8 +211,6 @@ class HiddenObject(World):
     def _draw(self, env):
         cells, position = CELLS[self._grid[env]], tuple(self._position[env])
         direction = self._direction[env : env + 1]
-        if self.render_mode == "ansi":
-            return text(cells, position, int(direction[0]))
         return draw(cells[None], position, direction)[0]
 
     def _kinds(self, tasks) -> np.ndarray:

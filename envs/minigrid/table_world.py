@@ -80,7 +80,7 @@ class MiniGridTable(World):
     Raises ValueError for a bad setting or task, and for a layout that is no table.
     """
 
-    metadata = World.metadata | {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
+    metadata = World.metadata | {"render_modes": ["rgb_array"], "render_fps": 8}
     state_names: ClassVar[tuple[str, ...]] = ("_states", "_time")
     task_noun = "layout"
 
@@ -302,8 +302,6 @@ class MiniGridTable(World):
         root.reset(seed=int(self.tasks[env, 0]))
         for action in reversed(actions):
             root.step(action)
-        if self.render_mode == "ansi":
-            return root.pprint_grid()
         return root.get_frame(tile_size=cell_pixels(root.width, root.height))
 
     def _action_values(self, tasks, episode_length: int | None, reduce=np.max) -> np.ndarray:

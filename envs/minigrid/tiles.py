@@ -1,4 +1,4 @@
-"""Pictures and texts of encoded rooms with keys, balls and boxes, in the colors of MiniGrid."""
+"""Pictures of encoded rooms with keys, balls and boxes, in the colors of MiniGrid."""
 
 from functools import cache
 
@@ -16,8 +16,6 @@ RGB = {
     "grey": (100, 100, 100),
 }  # as in minigrid.core.constants
 EDGE, AGENT = (60, 60, 60), (255, 0, 0)
-MARKS = {"empty": "  ", "wall": "W", "key": "K", "ball": "A", "box": "B"}
-AGENT_MARKS = (">", "V", "<", "^")
 
 
 def draw(cells: np.ndarray, position: tuple[int, int], directions: np.ndarray) -> np.ndarray:
@@ -31,22 +29,6 @@ def draw(cells: np.ndarray, position: tuple[int, int], directions: np.ndarray) -
     tiles[:, position[0], position[1]][agent] = AGENT
     frames = tiles.transpose(0, 2, 3, 1, 4, 5)  # [T, y, p, x, p, 3]
     return frames.reshape(len(cells), cells.shape[2] * PIXELS, cells.shape[1] * PIXELS, 3)
-
-
-def text(cells: np.ndarray, position: tuple[int, int], direction: int) -> str:
-    """Write an encoded room, uint8 [x, y, 3], as lines of two characters a cell: "AG" a green ball.
-
-    The agent is one of > V < ^, twice.
-    """
-
-    def mark(x: int, y: int) -> str:
-        if (x, y) == tuple(position):
-            return AGENT_MARKS[direction] * 2
-        letters = MARKS[OBJECTS[cells[x, y, 0]]]
-        return (letters + COLORS[cells[x, y, 1]][0].upper())[:2]
-
-    width, height = cells.shape[:2]
-    return "\n".join("".join(mark(x, y) for x in range(width)) for y in range(height))
 
 
 @cache
