@@ -35,7 +35,8 @@ from ad.rollout.tasks import policy_of
 from ad.runtime import console
 from ad.runtime.run import Run
 from ad.training.trainer import TrainingData, load_training_data
-from envs.world_check import random_actions, world_problems
+from envs.rng import draw_allowed
+from envs.world_check import world_problems
 
 LIBRARIES = re.compile(r"/(torch|numpy|gymnasium)/")
 PLAYED = 30  # env steps of a rollout
@@ -262,7 +263,7 @@ def _play(config: Experiment, policy, tasks: np.ndarray, seeds: list[int]) -> li
 
     def select_action(logits: np.ndarray, u: np.ndarray) -> np.ndarray:
         played.append(logits.copy())
-        return random_actions(np.isfinite(logits), u)
+        return draw_allowed(np.isfinite(logits), u)
 
     rollout(policy, make_envs(config.env, tasks), seeds, 0, select_action, env_steps=PLAYED)
     return [np.where(np.isfinite(logits), logits, 0) for logits in played]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import entr, softmax
 
 from ad.collection.collect import collect_tasks
 from ad.config.parser import load_file
@@ -35,7 +36,7 @@ from ad.runtime.console import info
 from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.trainer import Trainer
-from envs.world_check import random_actions
+from envs.rng import draw_allowed
 
 SECONDS = 20.0  # for the collection, and as many for the training
 MOST_TASKS = 48  # of each split that are played at random
@@ -108,7 +109,7 @@ def _play_at_random(run: Run, tasks: np.ndarray) -> Rollout:
         make_envs(run.config.env, tasks),
         [0 for _ in tasks],
         0,
-        lambda logits, u: random_actions(np.isfinite(logits), u),
+        lambda logits, u: draw_allowed(np.isfinite(logits), u),
         everywhere,
         env_steps=steps,
     )
@@ -219,7 +220,5 @@ def _play_model(evidence: Evidence, trainer: Trainer) -> None:
 
 def _entropy(logits: np.ndarray) -> np.ndarray:
     """Return the entropy of softmax(logits) as a share of the largest one, [N]."""
-    logits = logits - logits.max(1, keepdims=True)
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     most = np.log(np.maximum(np.isfinite(logits).sum(1), 2))
-    return -(p * np.log(np.maximum(p, 1e-30))).sum(1) / most
+    return entr(softmax(logits, 1)).sum(1) / most

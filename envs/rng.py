@@ -37,6 +37,12 @@ def normal(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * np.pi * second)
 
 
+def draw_allowed(allowed: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Draw a column that is `allowed`, bool [M, C], by each of the uniforms `u` [M]; int64 [M]."""
+    number = (u * allowed.sum(1)).astype(np.int64)  # among the allowed ones
+    return (allowed.cumsum(1) <= number[:, None]).sum(1)
+
+
 def _mix(z: np.ndarray) -> np.ndarray:
     z = z + _GOLDEN
     z = (z ^ (z >> np.uint64(30))) * _MIX1

@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from envs.oracle import TaskOracle
+from envs.rng import draw_allowed
 from envs.spaces import check_action_space, check_observation_space
 from envs.wrappers import VectorEpisodeLength
 
@@ -66,7 +67,7 @@ def _steps(
     num_envs, rng, mask = len(tasks), np.random.default_rng(0), world.action_mask(tasks)
     if mask is None:
         mask = np.ones((num_envs, world.num_actions), bool)
-    actions = np.array([random_actions(mask, u) for u in rng.random((steps, num_envs))])
+    actions = np.array([draw_allowed(mask, u) for u in rng.random((steps, num_envs))])
     seeds = list(range(3, 3 + num_envs))
     together, again = (_play(make_envs(tasks), seeds, actions) for _ in range(2))
     alone = _play(make_envs(tasks[2:3]), seeds[2:3], actions[:, 2:3])
@@ -105,12 +106,6 @@ def _play(
 def _check_inside(env: VectorEnv, *observations) -> None:
     if not all(observation in env.observation_space for observation in observations):
         raise ValueError(f"an observation is not in {env.observation_space}")
-
-
-def random_actions(allowed: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Return for each u, [N] in [0, 1), one of the actions that are `allowed`, bool [N, A]."""
-    place = (u * allowed.sum(1)).astype(int)
-    return np.argmax(allowed.cumsum(1) > place[:, None], axis=1)
 
 
 def _flat(observation, name: str = "observation") -> dict[str, np.ndarray]:

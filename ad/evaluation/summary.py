@@ -70,13 +70,7 @@ def read_summary(run: Run) -> dict:
         raise CorruptError(f"{'; '.join(damaged.values())}; `ad evaluate` makes it again")
     if not is_evaluated(run):
         raise ConfigError(f"{run.folder} has no results of these settings: run `ad evaluate`")
-    results = read_checked_json(run.folder / SUMMARY)
-    entries = [entry for by_split in results["references"].values() for entry in by_split.values()]
-    if any("curve" not in entry for entry in entries):
-        raise ConfigError(
-            f"{run.folder} has results of an older version: run `ad evaluate --fresh true`"
-        )
-    return results
+    return read_checked_json(run.folder / SUMMARY)
 
 
 def is_evaluated(run: Run) -> bool:

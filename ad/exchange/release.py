@@ -163,7 +163,7 @@ def load_release(folder: str | Path, trust_code: bool = False) -> ReleasedPolicy
     safetensors, folder = _safetensors(), Path(folder)
     if not (folder / SUMS).exists():
         raise ConfigError(f"{folder} is no release: `ad release` writes one of a trained run")
-    verify_sums(folder, FILES, EVALUATED, EVALUATED[:-1])  # versions before 0.4 claimed nothing
+    verify_sums(folder, FILES, EVALUATED)
     try:
         config = parse_dump((folder / "config.yaml").read_text(encoding="utf-8"))
     except ValueError as error:

@@ -16,7 +16,7 @@ from ad.errors import ConfigError
 from ad.interpret.contexts import Contexts, context_policy, number_observations
 from ad.interpret.hooks import Point, Write, hooked
 from ad.interpret.labeled import LabeledArray, Results
-from ad.methods.policy import Policy
+from ad.methods.policy import Policy, observation_tensors
 from ad.models.sequence_model import SequenceModel
 from envs.minigrid.encoding import COLORS, OBJECTS, cells_in, encoded_cells, shows_cells
 from envs.spaces import Discrete, Part
@@ -213,12 +213,8 @@ class Reader:
     def _observation(self, parts: Observation) -> torch.Tensor | dict[str, torch.Tensor]:
         """Return the observation of one environment as policies read it."""
         dtypes = {name: part.window_dtype for name, part in self.spec.observation.items()}
-        tensors = {
-            name: torch.from_numpy(np.asarray(values, dtypes[name])[None].copy())
-            for name, values in parts.items()
-        }
-        tensors = {name: values.to(self.inner.device) for name, values in tensors.items()}
-        return tensors.get("", tensors)
+        arrays = {n: np.array(values, dtypes[n])[None] for n, values in parts.items()}
+        return observation_tensors(arrays, self.inner.device)
 
 
 def explain(

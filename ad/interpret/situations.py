@@ -20,8 +20,8 @@ from ad.interpret.contexts import (
     history_contexts,
     label_contexts,
 )
+from ad.methods.policy import as_tensor, observation_tensors
 from ad.registry import SITUATIONS
-from ad.rollout.rollout import as_tensor
 from ad.rollout.tasks import asking_for, policy_of
 from envs.minigrid.encoding import OBJECTS, encoded_cells
 from envs.registry import did_you_mean
@@ -211,8 +211,7 @@ def contexts_of(
     """
     config = subject.run.config if asked is None else asking_for(subject.run.config, asked.tolist())
     policy = context_policy(policy_of(config, subject.method, subject.model)(len(time)))
-    tensors = {name: as_tensor(values, policy.device) for name, values in parts.items()}
-    policy.enter(tensors.get("", tensors), as_tensor(time, policy.device))
+    policy.enter(observation_tensors(parts, policy.device), as_tensor(time, policy.device))
     arrays = {name: values.cpu().numpy().copy() for name, values in policy.window().items()}
     if asked is None and RETURN_TO_GO in arrays:
         asked = arrays[RETURN_TO_GO][:, -1].astype(np.float64)

@@ -1,6 +1,7 @@
 """The interface of policies, which act in rollouts of many environments in lockstep."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,12 @@ def as_tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:
     if values.dtype.kind == "u" and values.dtype.itemsize > 1:
         values = values.astype(np.int64)
     return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+
+def observation_tensors(parts: Mapping[str, np.ndarray], device: torch.device) -> Observation:
+    """Return the `parts` of observations as a tensor on `device` or, for a Dict space, a dict."""
+    tensors = {name: as_tensor(values, device) for name, values in parts.items()}
+    return tensors.get("", tensors)
 
 
 class Policy:

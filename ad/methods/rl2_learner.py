@@ -14,7 +14,7 @@ from ad.methods import build_model
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
 from ad.methods.losses import masked_mean
-from ad.methods.policy import as_tensor
+from ad.methods.policy import as_tensor, observation_tensors
 from ad.methods.rl2 import RL2
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Window
@@ -118,11 +118,15 @@ class TrialLearner:
         mask = None if mask is None else as_tensor(mask, torch.device("cpu"))[:, None]
         context = SlidingWindow(self.model.eval(), env.num_envs, length)
         policy, space = ContextPolicy(self.model, context), env.single_observation_space
+
+        def tensors(observation):
+            return observation_tensors(split_observation(space, observation), policy.device)
+
         observation, info = env.reset(seed=seeds)
         log_probs, values, valid, ended = [], [], [], np.zeros(env.num_envs, int)
         while len(valid) < length and (ended < episodes).any():
             valid.append(torch.from_numpy(ended < episodes))
-            policy.enter(_tensors(space, observation), torch.from_numpy(info["time"]))
+            policy.enter(tensors(observation), torch.from_numpy(info["time"]))
             hidden = context.hidden()[:, None]
             log_p = self.log_probs(hidden, mask)[:, 0]
             action = torch.multinomial(log_p.exp(), 1)
@@ -130,7 +134,7 @@ class TrialLearner:
             log_probs.append(log_p.gather(1, action))
             observation, reward, terminated, truncated, info = env.step(action[:, 0].numpy())
             outcome = (torch.from_numpy(np.array(x)) for x in (reward, terminated, truncated))
-            final = _tensors(space, info.get("final_obs", observation))
+            final = tensors(info.get("final_obs", observation))
             policy.observe(action[:, 0], *outcome, final)
             ended += terminated | truncated
         env.close()
@@ -221,10 +225,3 @@ class TrialLearner:
         seeds = [derive_key(key, "world", n) >> 1 for n in range(num_envs)]
         changes = task_changes(self.env, [self.tasks], list(zip(seeds, tasks, strict=True)))
         return make_envs(self.env, tasks, changes), seeds
-
-
-def _tensors(space, observation) -> torch.Tensor | dict[str, torch.Tensor]:
-    """Return the observations of all environments as a policy reads them."""
-    parts = split_observation(space, observation)
-    tensors = {name: as_tensor(values, torch.device("cpu")) for name, values in parts.items()}
-    return tensors.get("", tensors)

@@ -11,7 +11,7 @@ from ad.data.episodes import success_or_nan
 from ad.data.schema import transition_fields
 from ad.data.spec import field_name
 from ad.errors import NumericError
-from ad.methods.policy import Observation, Policy, as_tensor
+from ad.methods.policy import Observation, Policy, as_tensor, observation_tensors
 from envs.changes import Changes
 from envs.rng import derive_key, uniform
 from envs.spaces import split_observation
@@ -229,8 +229,8 @@ class _Tensors:
 
     def observation(self, parts: dict[str, np.ndarray], envs: np.ndarray) -> Observation:
         """Return the observations of `envs`, int [M], as a tensor or a dict of the parts."""
-        tensors = {name: self.array(values[envs]) for name, values in parts.items()}
-        return tensors.get("", tensors)
+        chosen = {name: values[envs] for name, values in parts.items()}
+        return observation_tensors(chosen, self.device)
 
 
 def sampled(temperature: float = 1.0):

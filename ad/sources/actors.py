@@ -32,12 +32,6 @@ def draw(cumulative: np.ndarray, u: np.ndarray, last: np.ndarray) -> np.ndarray:
     return np.minimum((u[..., None] >= cumulative[..., :-1]).sum(-1), last)
 
 
-def draw_one_of(allowed: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Draw an index that is `allowed`, bool [M, A], by the uniforms `u` [M]; int [M]."""
-    number = (u * allowed.sum(1)).astype(int)  # among the allowed ones
-    return (allowed.cumsum(1) <= number[:, None]).sum(1)
-
-
 class Actors:
     """The K * N environments of K agents, environment (k, n) with a random stream of its own.
 

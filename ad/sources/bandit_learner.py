@@ -8,9 +8,10 @@ from gymnasium.spaces import Discrete
 
 from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
-from ad.sources.actors import Actors, actor_keys, draw_one_of
+from ad.sources.actors import Actors, actor_keys
 from ad.sources.base import RolloutSource, unfit
 from envs.oracle import TaskOracle
+from envs.rng import draw_allowed
 
 
 class BanditLearner(RolloutSource):
@@ -42,7 +43,7 @@ class BanditLearner(RolloutSource):
         """Pull the arms [K, N] with the highest index, of equal ones any by `u` [K, N]."""
         index = np.where(self.mask, self._index(), -np.inf)
         best = (index == index.max(1, keepdims=True)) & self.mask
-        return draw_one_of(best, u.ravel()).reshape(u.shape)
+        return draw_allowed(best, u.ravel()).reshape(u.shape)
 
     @abstractmethod
     def _index(self) -> np.ndarray:

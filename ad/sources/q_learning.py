@@ -20,9 +20,9 @@ import numpy as np
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.errors import SettingError
-from ad.sources.actors import Actors, actor_keys, draw_one_of
+from ad.sources.actors import Actors, actor_keys
 from ad.sources.base import TabularSource, linear
-from envs.rng import uniform
+from envs.rng import draw_allowed, uniform
 
 END = -1  # what follows a step that terminated
 
@@ -114,7 +114,7 @@ class QLearning(TabularSource):
         states = self._states(observations.ravel(), self.rewarded)
         values = self.values[self.table, states]  # [K * N, A]
         best = values == values.max(1, keepdims=True)
-        action = draw_one_of(best, u.ravel())
+        action = draw_allowed(best, u.ravel())
         held = uniform(self.keys["hold"], self.actors.steps) >= 1 / self.settings.hold
         held &= (self.last_action >= 0) & best[self.actor, self.last_action]
         action = np.where(held, self.last_action, action)

@@ -35,6 +35,7 @@ from envs.minigrid.encoding import (
 )
 from envs.minigrid.tiles import draw
 from envs.oracle import Reference
+from envs.rng import draw_allowed
 from envs.world import World
 
 LEFT, RIGHT, FORWARD, PICK_UP = range(4)
@@ -164,7 +165,8 @@ class HiddenObject(World):
         kinds[np.arange(len(envs)), self._target[envs]] = False
         cells = np.repeat(self._near[self.size**2][None], len(envs), axis=0)  # that are allowed
         for slot in range(high):
-            kind, cell = _choose(kinds, self._random(envs)), _choose(cells, self._random(envs))
+            kind = draw_allowed(kinds, self._random(envs))
+            cell = draw_allowed(cells, self._random(envs))
             kinds[np.arange(len(envs)), kind] = False
             cells &= ~self._near[cell]
             kind = np.where(slot == target_slot, self._target[envs], kind)
@@ -219,13 +221,6 @@ class HiddenObject(World):
         for pair in pairs[((pairs < 0) | (pairs >= self.task_grid)).any(axis=1)].tolist():
             raise ValueError(f"{pair} is no kind: types go from 0 to 2, colors from 0 to 5")
         return pairs @ [len(COLORS), 1]
-
-
-def _choose(allowed: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Return one of the `allowed` columns, bool [M, C], each equally likely, by u [M] in [0, 1)."""
-    count = allowed.cumsum(axis=1)
-    rank = (u * count[:, -1]).astype(np.int64)
-    return (count > rank[:, None]).argmax(axis=1)
 
 
 def _near(size: int) -> np.ndarray:
