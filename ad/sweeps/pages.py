@@ -150,8 +150,8 @@ def _summary(results: SweepResults) -> Iterator[Block]:
     elif sweep.tried:
         yield Text(
             "The NAUC of each method, and the highest of all settings in its rows below with what "
-            "it changes. The second is an oracle: it is chosen by the held-out tasks themselves, "
-            "which no method sees, and the highest of several means is too high by chance."
+            "it changes. The second is an oracle: it is chosen by the tasks that it is scored on, "
+            "and the highest of several means is too high by chance."
         )
         yield tables.oracle_table(results)
     if not sweep.rows:
