@@ -163,7 +163,13 @@ def find(env_id: str) -> type[World] | EnvSpec | str:
         if _is_gymnasium_id(env_id):
             return env_id
     if not REGISTRY.has(env_id):
-        name = env_id.rpartition(":")[2]
+        module, _, name = env_id.rpartition(":")
+        try:
+            if module and not module.endswith(".py"):
+                importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+            raise ValueError(f"{module} cannot be imported: {reason}") from error
         known = [*REGISTRY.names(), *gymnasium.registry]
         raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
     world_class = REGISTRY.load(env_id)

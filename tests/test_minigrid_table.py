@@ -274,11 +274,19 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
     assert len(list(folder.iterdir())) == 2
 
 
+@pytest.mark.parametrize("steps", [24, 64, 76, 100])
+def test_rewards_in_float32_are_those_of_a_table(stranger, steps):
+    place = stranger("ended = True; reward = np.float32(self._reward())")
+    assert world(place, [1], max_steps=steps, arguments={"size": 4}).optimal_return([[1]], 20) > 0.5
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
         ("reward = 1", r"a step pays 1 as the first and 1 as the last one"),
         ("self.ball.color = 'green' if self.step_count > 9 else 'red'", "depends on its time"),
+        ("self.ball.color = 'green' if 9 < self.step_count < 60 else 'red'", "depends on its time"),
+        ("self.step_count += 3", "counts as another number of steps than one"),
         ("truncated = True", "truncated at another step"),
         ("self.np_random.random()", "draws random numbers"),
         ("reward *= self.rng.random() > 0.001", "draws random numbers"),
@@ -300,7 +308,7 @@ def test_an_environment_that_is_no_table_is_refused_in_one_sentence(stranger, li
 
 @pytest.mark.slow  # once it ended the process of the tests itself, for which others then waited
 def test_a_killed_process_is_one_sentence(stranger):
-    with pytest.raises(ValueError, match="a process that makes tables was killed"):
+    with pytest.raises(ValueError, match="a process that makes tables ended"):
         world(stranger("__import__('os')._exit(9)"), [1, 2], workers=2, arguments={"size": 4})
 
 

@@ -1,9 +1,9 @@
 """The tables of layouts on the disk: each is made once, and read from a file afterwards.
 
 A file is named by the hash of what its table depends on: the id with its arguments, the seed, what
-is observed, the version of the package, and the source files of the environment's classes, but not
-of modules that these import: delete the folder after a change of one. It is there in whole or not
-at all; a damaged one is made again.
+is observed, the version of the package, and the source files of the environment's classes and of
+the function that makes it, but not of modules that these import: delete the folder after a change
+of one. It is there in whole or not at all; a damaged one is made again.
 """
 
 import hashlib
@@ -12,17 +12,19 @@ import itertools
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, fields
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from tqdm import tqdm
 
 from envs import find
@@ -43,8 +45,12 @@ def make_layouts(minigrid_id: str, arguments: dict, settings: Settings) -> Obser
     if isinstance(found, type):
         raise ValueError(f"{minigrid_id} is no environment of MiniGrid")
     try:
-        env = gymnasium.make(found, disable_env_checker=True, **tuples(arguments))
-        current(env).agent_view_size = settings.view
+        make = partial(gymnasium.make, found, disable_env_checker=True, **tuples(arguments))
+        try:
+            env = make(agent_view_size=settings.view)
+        except TypeError:  # its constructor does not take the view
+            env = make()
+            current(env).agent_view_size = settings.view
         return Observation(env, settings, Missions.find(env, settings.mission))
     except (Exception, SystemExit) as error:  # another package may raise anything
         raise ValueError(f"{minigrid_id} cannot be made: {_reason(error)}") from error
@@ -115,40 +121,65 @@ def _make_all(make: Callable, seeds: list[int], workers: int) -> Iterator[tuple[
     if workers == 1:
         yield from zip(seeds, map(make, seeds), strict=True)
         return
-    ignored = signal.SIGINT, signal.SIG_IGN  # an interruption is this process's
-    with ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, ignored) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _follow_parent) as pool:
         try:
             seed_of = {pool.submit(make, seed): seed for seed in seeds}
             for made in as_completed(seed_of):
                 yield seed_of[made], made.result()
         except BrokenProcessPool as error:
-            raise ValueError("a process that makes tables was killed: try fewer workers") from error
+            reason = "a process that makes tables ended: try fewer workers; a script that starts "
+            raise ValueError(f'{reason}them needs `if __name__ == "__main__":`') from error
         except BaseException:  # a refusal or an interruption waits for no other layout
             for process in pool._processes.values():
                 process.terminate()
             raise
 
 
+def _follow_parent() -> None:
+    """Ignore interruptions, which are those of the parent process, and end when it has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None  # a pool has started this process
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:
     """Return the file of each seed's table; None if the source is in no file or has changed."""
     import minigrid
 
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get(VARIABLE) or home / "algorithm_distillation/minigrid")
+    spec = env.spec
+    if spec is None or spec.entry_point is None:
+        return dict.fromkeys(seeds)
     try:
-        classes = [Table, Observation, *type(env.unwrapped).__mro__[:-1]]
-        files = [Path(file) for file in dict.fromkeys(map(inspect.getfile, classes))]
+        folder = _folder()
+        maker = spec.entry_point
+        maker = load_env_creator(maker) if isinstance(maker, str) else maker
+        made_of = [Table, Observation, maker, *type(env.unwrapped).__mro__[:-1]]
+        files = [Path(file) for file in dict.fromkeys(map(inspect.getfile, made_of))]
         sources = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
         has_changed = max(file.stat().st_mtime for file in files) > STARTED
-    except (OSError, TypeError):
+    except (OSError, RuntimeError, TypeError):  # RuntimeError: there is no home folder
         has_changed = True
-    spec, settings, kind = env.spec, asdict(env.settings), type(env.unwrapped).__qualname__
-    if has_changed or spec is None:
+    if has_changed:
         return dict.fromkeys(seeds)
+    settings, kind = asdict(env.settings), type(env.unwrapped).__qualname__
     made_by = [minigrid.__version__, sources, kind, spec.id, spec.kwargs, spec.max_episode_steps]
     texts = {s: json.dumps([*made_by, settings, s], default=str, sort_keys=True) for s in seeds}
     names = {seed: hashlib.sha256(text.encode()).hexdigest() for seed, text in texts.items()}
     return {seed: folder / f"{name}.npz" for seed, name in names.items()}
+
+
+def _folder() -> Path:
+    """Return the folder of all tables. Raises RuntimeError if it is unset and there is no home."""
+    if folder := os.environ.get(VARIABLE):
+        return Path(folder)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "algorithm_distillation/minigrid"
 
 
 def _read(path: Path) -> Table | None:

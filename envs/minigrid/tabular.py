@@ -4,9 +4,10 @@ A layout is an environment and the seed of its reset. MiniGrid itself is stepped
 Two states are one if nothing tells them apart: all attributes of the environment and of what it
 holds, which of them are the same object (KeyCorridor compares objects, not colors), the last
 observation, and whether the episode has ended; but not the number of steps. Each step is taken as
-the first and as the last of an episode: both must agree, except for a reward c (1 - 0.9 t / T) at
-time t of at most T = `max_steps`. A reset must lead from every state to the first one. State of
-modules and classes is out of sight, but for their random generators.
+the first and the last of an episode, and at a time between that the seed decides: all must agree,
+except for a reward c (1 - 0.9 t / T) at time t of at most T = `max_steps`. A reset must lead from
+every state to the first one. State of modules and classes is out of sight, but for their random
+generators.
 """
 
 import io
@@ -83,6 +84,7 @@ def enumerate_states(env: Observation, seed: int) -> Table:
 
     observe()
     next_state, scale = [], []
+    rng = np.random.default_rng(seed)
     for state, snapshot in enumerate(waiting):  # which grows
         next_state.append([state] * layout.num_actions)
         scale.append([0.0] * layout.num_actions)
@@ -90,16 +92,17 @@ def enumerate_states(env: Observation, seed: int) -> Table:
         if snapshot is None:
             continue
         for action in range(layout.num_actions):
-            first = layout.step(snapshot, action, 1)
+            paid = {1: layout.step(snapshot, action, 1)}
             key = layout.key
             next_state[state][action] = numbers.setdefault(key, len(numbers))
             if is_new := len(numbers) > len(waiting):
                 observe()
                 waiting.append(None if layout.ended else layout.save())
-            last = layout.step(snapshot, action, layout.horizon)
-            if layout.key != key:
-                raise ValueError("what a step does depends on its time, or on chance")
-            scale[state][action] = layout.scale(first, last)
+            for time in (int(rng.integers(1, layout.horizon, endpoint=True)), layout.horizon):
+                paid[time] = layout.step(snapshot, action, time)
+                if layout.key != key:
+                    raise ValueError("what a step does depends on its time, or on chance")
+            scale[state][action] = layout.scale(paid)
             if is_new and layout.reset(seed) != next(iter(numbers)):
                 raise ValueError("another reset with the same seed leads to another state")
         if len(numbers) > MAX_STATES:
@@ -162,6 +165,8 @@ class _Layout:
         self.observation, reward, ended, truncated, _ = self.root.step(action)
         if truncated != (time >= self.horizon):
             raise ValueError("an episode is truncated at another step than max_steps")
+        if self.root.step_count != time:
+            raise ValueError("a step counts as another number of steps than one")
         if self._random_states() != before:
             raise ValueError("a step draws random numbers")
         self._set_key(bool(ended))
@@ -177,15 +182,17 @@ class _Layout:
         numpy = np.random.get_bit_generator().state  # ty: ignore[missing-attribute]
         return [random.getstate(), *own, *map(pickle.dumps, [numpy, *self._outside])]
 
-    def scale(self, first: float, last: float) -> float:
-        """Return the factor of rewards of the first and of the last step; ValueError if none."""
-        factor = float(f"{first / time_factor(1, self.horizon):.13g}")  # 1, not 1 - 2**-53
-        for time, reward in ((1, first), (self.horizon, last)):
-            pay = np.float32(factor * time_factor(time, self.horizon))
-            if pay != np.float32(reward) or not np.isfinite(pay):
-                pays = f"{first:g} as the first and {last:g} as the last one"
-                raise ValueError(f"a step pays {pays}, which is no c (1 - 0.9 t / T)")
-        return factor
+    def scale(self, paid: dict[int, float]) -> float:
+        """Return the factor of the rewards of a step, by its time; ValueError if there is none."""
+        exact = paid[1] / time_factor(1, self.horizon)
+        times, rewards = np.array([*paid]), np.array([*paid.values()], np.float32)
+        for digits in (13, 6):  # 1, not 1 - 2**-53; the second is for rewards that are float32
+            factor = float(f"{exact:.{digits}g}")
+            pays = (factor * time_factor(times, self.horizon)).astype(np.float32)
+            if np.isfinite(pays).all() and (pays == rewards).all():
+                return factor
+        pays = f"{paid[1]:g} as the first and {paid[self.horizon]:g} as the last one"
+        raise ValueError(f"a step pays {pays}, which is no c (1 - 0.9 t / T)")
 
     def _set_key(self, ended: bool) -> None:
         seen, self.ended = self.observation, ended
