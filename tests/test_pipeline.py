@@ -195,6 +195,18 @@ def test_a_verb_before_its_turn_says_so_in_one_sentence(tmp_path, verb, capsys):
     assert "`ad " in sentence
 
 
+def test_a_run_whose_videos_fail_has_its_report(smoke, tmp_path, monkeypatch, capsys):
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    config = smoke(tmp_path, "--training.steps", "6", "--evaluation.episodes", "4")
+    pipeline.run_all([Run.open(config)])
+    assert "no videos: ffmpeg could not write" in capsys.readouterr().err
+    assert (folder(config) / "report.html").exists()
+
+
 def test_a_world_of_unknown_success_runs_from_nothing_to_its_report(smoke, tmp_path):
     words = ["--env.id", "CliffWalking-v1", "--env.kwargs", "{}", "--env.tasks", "[{}, {}]"]
     words += ["--split.num_train_tasks", "1", "--training.steps", "6", "--training.eval_every", "3"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from training_run import train
 
 from ad.config.schema import ModelConfig
 from ad.errors import ConfigError
@@ -20,7 +21,6 @@ from ad.models.sequence_model import SequenceModel
 from ad.registry import MEMORIES
 from ad.runtime.run import Run
 from ad.training.trainer import Trainer
-from tests.training_run import train
 
 CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32, positions=40)
 CARRYING = [name for name in MEMORIES if MEMORIES.load(name).carries]

@@ -202,6 +202,7 @@ def test_a_run_waits_for_histories_that_another_process_collects(made, tmp_path)
         )
         process.start()
         while not is_locked(board.root / "logs" / first.config.name):
+            assert process.is_alive()
             time.sleep(0.05)
         assert not read_records(board.records)
     process.join(120)
