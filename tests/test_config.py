@@ -145,7 +145,7 @@ env.change --env.change 2.5
 env.change --env.change 1e300
 env.change --env.change 2 --evaluation.calibration [0,1] --method.name decision_transformer
 env.change --env.change 2 --evaluation.env_steps 100
-env.change --env.change 2 --env.id OddEvenBandit-v0 --env.kwargs {"min_arms":4} --env.episode_length 1
+env.change --env.change 2 --env.id OddEvenBandit-v0 --env.kwargs {"min_arms":4}
 env.change --env.change 2 --method.name dpt
 env.change --env.change 2 --source.algorithm posterior_sampling
 env.change --env.change 2 --split.num_train_tasks 79
