@@ -169,7 +169,7 @@ def find(env_id: str) -> type[World] | EnvSpec | str:
                 importlib.import_module(module)
         except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {error}".removesuffix(": ")
-            raise ValueError(f"{module} cannot be imported: {reason}") from error
+            raise ValueError(f"{env_id} cannot be imported: {reason}") from error
         known = [*REGISTRY.names(), *gymnasium.registry]
         raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
     world_class = REGISTRY.load(env_id)
