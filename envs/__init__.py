@@ -168,7 +168,7 @@ def find(env_id: str) -> type[World] | EnvSpec | str:
             if module and not module.endswith(".py"):
                 importlib.import_module(module)
         except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
             raise ValueError(f"{env_id} cannot be imported: {reason}") from error
         known = [*REGISTRY.names(), *gymnasium.registry]
         raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")

@@ -135,7 +135,7 @@ class VectorEpisodeLength(VectorWrapper):
             ended = np.flatnonzero(self._ended).tolist()
             raise ResetNeeded(f"the episodes of environments {ended} have ended: reset them first")
         active = ~self._ended
-        actions = check_actions(actions, self.num_envs, self.world.num_actions)
+        actions = check_actions(actions, self.num_envs, self.world.unwrapped.num_actions)
         if isinstance(self.env, Masked):  # all checks come before any reset
             self.env.check_masks(actions, np.flatnonzero(active))
         self.reset(options={"reset_mask": self._ended})

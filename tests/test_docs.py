@@ -106,6 +106,8 @@ def test_the_commands_of_the_pages_that_add_a_component_work(beside):
         for line in commands(kind):
             if line.startswith("ad ") and not line.startswith("ad check "):
                 run_command(line)
+            else:
+                assert line.startswith(("ad check ", "python -m pytest "))
         written = {path for path in beside.glob("*/*") if path.parent.name != "configs"}
         names = {path.name for path in written - before}
         assert {f"my_{kind}.py", f"test_my_{kind}.py"} < names  # and what the last command writes

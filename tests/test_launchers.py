@@ -25,7 +25,7 @@ def start(tmp_path):
     return lambda name: new_launcher(name, ON_THIS_MACHINE[name], "test", tmp_path / "jobs", 9)
 
 
-ONE = ["--launcher_settings", "{jobs: 1}"]
+JOBS = ["--launcher_settings", "{jobs: 2}"]
 
 
 def sh(text: str) -> list[str]:
@@ -45,7 +45,7 @@ def of_one_seed(tmp_path_factory) -> SmallBoard:
 def test_jobs_make_the_records_and_the_page_of_one_process(of_one_seed, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     board = SmallBoard(tmp_path, seeds=[0])
-    assert exit_code(VERBS["leaderboard"], [*board.words, "--launcher", "local", *ONE]) == 0
+    assert exit_code(VERBS["leaderboard"], [*board.words, "--launcher", "local", *JOBS]) == 0
     assert board.scores() == of_one_seed.scores() and len(board.scores()) == 2
     assert board.page() == of_one_seed.page()
     assert not list((board.root / "logs").iterdir())

@@ -99,7 +99,7 @@ class _CheckedEnvs(VectorEpisodeLength):
         """Return what `call` returns, an observation first."""
         try:
             result = call(*arguments, **named)
-            check_observation(self.env, result[0])
+            check_observation(self.unwrapped, result[0])
         except ObservationError as error:
             raise ConfigError(f"the world breaks its observation space: {error}") from error
         return result

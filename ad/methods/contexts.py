@@ -143,7 +143,7 @@ class SlidingWindow(Context):
         self.retrieved = int(self.capacity * model.memory.retrieved)
         # What is retrieved depends on the return of the episode of each entry, once it has ended,
         # and on that of the present episode so far.
-        self.returns = torch.full_like(self.fields["reward"], -torch.inf)
+        self.returns = torch.full_like(self.fields["reward"], -torch.inf, dtype=torch.float64)
         self.returned = torch.zeros_like(self.returns[:, 0])
         # Adjacent environments with one past, their decisions since then, and the most of them.
         self.branches, self.own, self.most_own = 1, 0, 0

@@ -182,9 +182,11 @@ def same_protocol(sweep: Sweep, config: Experiment) -> PlannedRun:
         played = own.evaluation.episodes, own.evaluation.env_steps, own.evaluation.eval_seeds
         return config_hash(own.env), config_hash(own.split), *played
 
-    planned = next(
-        (run for run in sweep.planned_runs() if protocol(run.config) == protocol(config)), None
-    )
+    def fits(run: PlannedRun) -> bool:
+        in_own_world = not (sweep.groups[run.group].world and run.config.evaluation.worlds)
+        return in_own_world and protocol(run.config) == protocol(config)
+
+    planned = next(filter(fits, sweep.planned_runs()), None)
     if planned is None:
         raise ConfigError(
             f"no run of the board {sweep.name} has the world, the split and the evaluation of "

@@ -50,7 +50,7 @@ def make_layouts(minigrid_id: str, arguments: dict, settings: Settings) -> Obser
             env = make(agent_view_size=settings.view)
         except TypeError:  # its constructor does not take the view
             env = make()
-            current(env).agent_view_size = settings.view
+        current(env).agent_view_size = settings.view
         return Observation(env, settings, Missions.find(env, settings.mission))
     except (Exception, SystemExit) as error:  # another package may raise anything
         raise ValueError(f"{minigrid_id} cannot be made: {_reason(error)}") from error
@@ -159,6 +159,7 @@ def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:
         folder = _folder()
         maker = spec.entry_point
         maker = load_env_creator(maker) if isinstance(maker, str) else maker
+        maker = maker if inspect.isroutine(maker) or inspect.isclass(maker) else type(maker)
         made_of = [Table, Observation, maker, *type(env.unwrapped).__mro__[:-1]]
         files = [Path(file) for file in dict.fromkeys(map(inspect.getfile, made_of))]
         sources = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]

@@ -184,7 +184,7 @@ class _Layout:
 
     def scale(self, paid: dict[int, float]) -> float:
         """Return the factor of the rewards of a step, by its time; ValueError if there is none."""
-        exact = paid[1] / time_factor(1, self.horizon)
+        exact = float(paid[1]) / time_factor(1, self.horizon)
         times, rewards = np.array([*paid]), np.array([*paid.values()], np.float32)
         for digits in (13, 6):  # 1, not 1 - 2**-53; the second is for rewards that are float32
             factor = float(f"{exact:.{digits}g}")
