@@ -198,7 +198,7 @@ def test_a_verb_before_its_turn_says_so_in_one_sentence(tmp_path, verb, capsys):
 def test_a_run_whose_videos_fail_has_its_report(smoke, tmp_path, monkeypatch, capsys):
     program = tmp_path / "bin" / "ffmpeg"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\nexit 1\n")
+    program.write_text("#!/bin/sh\ncat > /dev/null\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     config = smoke(tmp_path, "--training.steps", "6", "--evaluation.episodes", "4")
