@@ -26,7 +26,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from envs.changes import Changes, ChangingTasks
 from envs.gymnasium_vec import GymnasiumVectorEnv
 from envs.presets import PRESETS, resolve, resolve_length
-from envs.registry import Registry, did_you_mean, is_missing, load_class
+from envs.registry import Registry, did_you_mean, error_text, is_missing, load_class
 from envs.world import World
 from envs.wrappers import EpisodeLength, VectorEpisodeLength
 
@@ -168,8 +168,7 @@ def find(env_id: str) -> type[World] | EnvSpec | str:
             if module and not module.endswith(".py"):
                 importlib.import_module(module)
         except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-            raise ValueError(f"{env_id} cannot be imported: {reason}") from error
+            raise ValueError(f"{env_id} cannot be imported: {error_text(error)}") from error
         known = [*REGISTRY.names(), *gymnasium.registry]
         raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
     world_class = REGISTRY.load(env_id)

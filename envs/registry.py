@@ -106,6 +106,11 @@ def is_missing(found: type, name: str) -> bool:
     return member is None or getattr(member, "__isabstractmethod__", False)
 
 
+def error_text(error: BaseException) -> str:
+    """Return the class of an error and what it says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
 def load_class(place: str) -> type[Any]:
     """Import and return the class at "package.module:Class" or "path/to/file.py:Class".
 
@@ -118,8 +123,7 @@ def load_class(place: str) -> type[Any]:
     try:
         module = _import_file(module_name) if is_file else importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # what a user's module raises, or a call of exit()
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ValueError(f"{module_name} cannot be imported: {reason}") from error
+        raise ValueError(f"{module_name} cannot be imported: {error_text(error)}") from error
     found = getattr(module, attribute, None)
     if not isinstance(found, type):
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]

@@ -49,11 +49,7 @@ def room_frames(
 
 
 def key_door_frames(
-    shape: tuple[int, int],
-    cells: np.ndarray,
-    key: int,
-    door: int,
-    held: np.ndarray,
+    shape: tuple[int, int], cells: np.ndarray, key: int, door: int, held: np.ndarray
 ) -> np.ndarray:
     """Draw an episode with a key and a door, uint8 [T, rows * pixels, columns * pixels, 3].
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the packages and makes the run of configs/quickstart.yaml with its report: about five minutes on
+# Installs the packages and makes the run of configs/quickstart.yaml with its report: two to three minutes on
 # two cores. Run it again to resume. Takes the options of scripts.run, e.g. --training.steps 500
 set -euo pipefail
 cd "$(dirname "$0")/.."

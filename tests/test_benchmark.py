@@ -1,4 +1,4 @@
-"""The benchmark of speed: its parts, peers, table and plot."""
+"""The benchmark of speed: its alternating repeats, ratios, operation counts and peers."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ from ad.runtime.run import Run
 from envs import make_vec
 from scripts.benchmark import measure, peers, rollouts, show, training
 from scripts.benchmark.__main__ import PARTS, main
-from scripts.benchmark.measure import Effort, Measurement
+from scripts.benchmark.measure import Effort, Measurement, alternate, median, operations
 from scripts.benchmark.rollouts import RecomputedWindow
 
 TINY = Effort(repeats=1, scale=1e-9, quick=True)
@@ -26,6 +26,24 @@ TINY = Effort(repeats=1, scale=1e-9, quick=True)
 def measurement(**changes) -> Measurement:
     fields = {"part": "train", "name": "a", "unit": "steps", "ours": 6.0, "repeats": {}}
     return Measurement(**fields | changes)
+
+
+def test_contenders_take_turns_and_the_first_turn_does_not_count():
+    calls = []
+
+    def contender(name: str):
+        return lambda: calls.append(name) or 1.0
+
+    rates = alternate({"a": contender("a"), "b": contender("b")}, repeats=2)
+    assert "".join(calls) == "ababab"
+    assert {name: len(values) for name, values in rates.items()} == {"a": 2, "b": 2}
+    assert median([1.0, 9.0, 2.0]) == 2.0
+
+
+def test_a_measurement_has_its_ratios_or_none():
+    values = measurement(peer=3.0, limit=12.0).as_dict()
+    assert values.items() >= {"ratio": 2.0, "share_of_limit": 0.5}.items()
+    assert measurement().ratio is None and measurement().share is None
 
 
 def small_trainer(*options: str):
@@ -37,6 +55,12 @@ def test_gpt2_trains_on_equally_many_transitions():
     pytest.importorskip("transformers")
     trainer = small_trainer("--training.batch_size", "4")
     assert training.gpt2_steps(trainer, 2, "float32")() == 2 * 4 * 8
+
+
+def test_operations_of_a_matrix_product_and_of_its_backward_pass():
+    a, b = torch.ones(3, 4, requires_grad=True), torch.ones(4, 5, requires_grad=True)
+    assert operations(lambda: a @ b) == 2 * 3 * 4 * 5
+    assert operations(lambda: (a @ b).sum().backward()) == 3 * 2 * 3 * 4 * 5
 
 
 def test_a_rollout_that_recomputes_its_window_plays_the_same_episodes():

@@ -63,16 +63,8 @@ CASES = {
     ],
     "a recurrent memory": ["--model.memory", "gru", "--training.precision", "bfloat16"],
     "averages": ["--model.memory", f"{HERE}/components.py:Averages"],
-    "context values of one actor": [
-        *("--method.name", "context_value", "--model.reward", "projection"),
-        *("--source.num_envs", "1", "--data.held_out_actors", "0", "--model.position", "history"),
-    ],
-    "loss alone, separate tokens": [
-        *("--method.name", f"{HERE}/components.py:Fitting", "--model.tokenizer", "separate"),
-        *("--model.next_observation", "false", "--model.reward_token", "before"),
-        *("--model.position", "window", "--env.kwargs.terminate", "false"),
-        *("--env.kwargs.start", "random"),
-    ],
+    "context values": ["--method.name", "context_value"],
+    "loss alone": ["--method.name", f"{HERE}/components.py:Fitting"],
 }
 COLLECTED = {
     "optimal actions": ["--method.name", f"{HERE}/components.py:Supervised"],

@@ -27,10 +27,11 @@ from envs.spaces import observation_parts
 LEARNER = ["--source.algorithm", "stable_baselines3", "--source.settings.checkpoints", "4"]
 LEARNER += ["--split.num_train_tasks", "2", "--source.env_steps", "1600"]
 ARGUMENTS = {
-    "PPO": "{n_steps: 50, batch_size: 50, n_epochs: 1, learning_rate: 1e-2}",
+    "PPO": "{n_steps: 50, batch_size: 50, n_epochs: 4, learning_rate: 1e-2}",
     "RecurrentPPO": "{n_steps: 50, batch_size: 200, n_epochs: 1, policy_kwargs: "
     "{lstm_hidden_size: 8}}",
     "DQN": "{learning_starts: 50}",
+    "QRDQN": "{learning_starts: 50}",
 }
 
 
@@ -218,7 +219,7 @@ source:
   num_envs: 4
   settings:
     checkpoints: 4
-    arguments: {n_steps: 50, batch_size: 50, n_epochs: 1, learning_rate: 1e-2}
+    arguments: {n_steps: 50, batch_size: 50, n_epochs: 4, learning_rate: 1e-2}
 """
 
 

@@ -50,20 +50,22 @@ def begin(tmp_path):
     return start
 
 
-def test_the_first_signal_lets_a_section_finish_its_step_and_save(begin):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_lets_a_section_finish_its_step_and_save(begin, number, code):
     process = begin(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, "saving\nsaved\n")
+    assert (process.returncode, out) == (code, "saving\nsaved\n")
     assert "a second signal stops at once" in err and "Traceback" not in err
 
 
-def test_the_second_signal_stops_at_once(begin):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_second_signal_stops_at_once(begin, number, code):
     process = begin(30)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert process.stdout.readline() == "saving\n"
     began = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, "") and "Traceback" not in err
+    assert (process.returncode, out) == (code, "") and "Traceback" not in err
     assert time.monotonic() - began < 10

@@ -25,9 +25,6 @@ def start(tmp_path):
     return lambda name: new_launcher(name, ON_THIS_MACHINE[name], "test", tmp_path / "jobs", 9)
 
 
-JOBS = ["--launcher_settings", "{jobs: 2}"]
-
-
 def sh(text: str) -> list[str]:
     """Return the command of a job that runs a shell script."""
     return ["sh", "-c", text]
@@ -45,7 +42,7 @@ def of_one_seed(tmp_path_factory) -> SmallBoard:
 def test_jobs_make_the_records_and_the_page_of_one_process(of_one_seed, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     board = SmallBoard(tmp_path, seeds=[0])
-    assert exit_code(VERBS["leaderboard"], [*board.words, "--launcher", "local", *JOBS]) == 0
+    assert exit_code(VERBS["leaderboard"], [*board.words, "--launcher", "local"]) == 0
     assert board.scores() == of_one_seed.scores() and len(board.scores()) == 2
     assert board.page() == of_one_seed.page()
     assert not list((board.root / "logs").iterdir())

@@ -207,15 +207,29 @@ def test_a_run_whose_videos_fail_has_its_report(smoke, tmp_path, monkeypatch, ca
     assert (folder(config) / "report.html").exists()
 
 
-def test_a_world_of_unknown_success_runs_from_nothing_to_its_report(smoke, tmp_path):
-    words = ["--env.id", "CliffWalking-v1", "--env.kwargs", "{}", "--env.tasks", "[{}, {}]"]
-    words += ["--split.num_train_tasks", "1", "--training.steps", "6", "--training.eval_every", "3"]
-    words += ["--evaluation.episodes", "4", "--record.source_videos", "false"]
-    config = smoke(tmp_path, *words, "--record.held_out_videos", "0")
+@pytest.mark.parametrize("kind", ["separate", "one_actor", "unknown"])
+def test_every_kind_of_experiment_runs_from_nothing_to_its_report(smoke, tmp_path, kind):
+    words = {
+        "separate": [
+            *("--model.tokenizer", "separate", "--model.next_observation", "false"),
+            *("--model.reward_token", "before", "--model.position", "window"),
+            *("--env.kwargs.terminate", "false", "--env.kwargs.start", "random"),
+        ],
+        "one_actor": [
+            *("--source.num_envs", "1", "--data.held_out_actors", "0"),
+            *("--model.position", "history", "--model.reward", "projection"),
+        ],
+        "unknown": [
+            *("--env.id", "CliffWalking-v1", "--env.kwargs", "{}", "--env.tasks", "[{}, {}]"),
+            *("--split.num_train_tasks", "1", "--training.eval_every", "3"),
+        ],
+    }
+    fewer = ["--training.steps", "6", "--evaluation.episodes", "4", "--record.held_out_videos", "0"]
+    config = smoke(tmp_path, *fewer, "--record.source_videos", "false", *words[kind])
     pipeline.run_all([Run.open(config)])
     assert (folder(config) / "report.html").stat().st_size > 1000
     logged = (folder(config) / "metrics.jsonl").read_text()
-    assert "success_last10" not in logged and "null" not in logged
+    assert ("success_last10" in logged) == (kind != "unknown") and "null" not in logged
 
 
 @pytest.mark.slow

@@ -75,6 +75,12 @@ def test_a_learner_reaches_the_exact_values(learner, world):
         assert found == pytest.approx(world_class.best, abs=0.05)
 
 
+@pytest.mark.parametrize("learner", ["a2c", "stable_baselines3"])
+def test_without_a_memory_nothing_is_gained_where_four_steps_are_to_be_remembered(learner):
+    found, _ = LEARNERS[learner](MemoryOfFourSteps)
+    assert found == pytest.approx(0, abs=0.4)  # four standard errors of a hundred episodes
+
+
 @pytest.mark.slow
 def test_recurrent_ppo_remembers_four_steps():
     arguments = {"n_steps": 32, "batch_size": 256, "n_epochs": 8, "learning_rate": 3e-3}

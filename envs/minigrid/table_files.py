@@ -32,6 +32,7 @@ from envs.minigrid.make import register, tuples
 from envs.minigrid.missions import Missions
 from envs.minigrid.observation import Observation, Settings, current
 from envs.minigrid.tabular import Table, enumerate_states
+from envs.registry import error_text
 
 STARTED = time.time()
 TRIES = 4  # seeds for each layout that is to differ from the others
@@ -67,10 +68,7 @@ def make_table(minigrid_id: str, arguments: dict, settings: Settings, seed: int)
 
 def _reason(error: BaseException) -> str:
     """Return what an error says on one line, with its class unless it is a ValueError."""
-    text = " ".join(str(error).split())
-    if type(error) is ValueError and text:
-        return text
-    return f"{type(error).__name__}: {text}".removesuffix(": ")
+    return error_text(error).removeprefix("ValueError: ")
 
 
 def load_tables(
