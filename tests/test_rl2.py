@@ -167,6 +167,11 @@ def test_a_trial_has_the_same_number_of_episodes_in_every_task(learner):
     assert ((last == 4) | (reward == 1)).all()  # the limit of five steps, or the goal
 
 
+def test_tasks_that_change_do_so_in_a_trial(learner):
+    for told, rate in (("0", 0), ("0.1", 0.1), ("1", 1), ("2", 0.5), ("9", 0.5)):
+        assert learner("--env.change", told).env.change == rate  # two episodes
+
+
 def test_a_step_of_the_losses_by_hand(learner):
     trials = learner()
     played, advantages = trials.play(0), torch.randn(4, 10)
@@ -216,13 +221,8 @@ def test_an_update_does_not_depend_on_how_its_trials_are_parted(learner, monkeyp
 
 def test_the_tasks_of_trials_are_drawn_by_the_train_step_and_the_environment(learner, monkeypatch):
     few, many = learner(), learner(num_envs=200, env_steps=2000)
-    drawn = []
-
-    def make_envs_of(env, tasks, changes):
-        drawn.append(tasks)
-        return make_envs(env, tasks, changes)
-
-    monkeypatch.setattr(rl2_learner, "make_envs", make_envs_of)
+    drawn, made = [], lambda *words: drawn.append(words[1]) or make_envs(*words)
+    monkeypatch.setattr(rl2_learner, "make_envs", made)
     for trials, step in ((few, 0), (many, 0), (many, 1)):
         trials.play(step)
     np.testing.assert_array_equal(drawn[0], drawn[1][:4])

@@ -24,8 +24,10 @@ A train step plays a trial in each of `num_envs` environments, with a task drawn
 train tasks, and updates on all of them. A trial has as many episodes as fit into `trial_steps` at
 their full length: with a fixed number of env steps, tasks whose episodes end early would have more
 of them and more reward, and training would neglect the others. For the same reason nothing counts
-that would follow a trial. Of the section
-`training` only the seed, `segments`, `gradient_norm` and what concerns the log,
+that would follow a trial. Where `env.change` is at least the number n of its episodes, its task
+changes with probability 1 / n after each: otherwise no trial would have a change.
+
+Of the section `training` only the seed, `segments`, `gradient_norm` and what concerns the log,
 evaluations and checkpoints is used; the section `source` is not, and of `data` only
 `context_length`. The model plays and learns without dropout and random shifts: with them, the ratio
 rho would differ from 1 before any update.

@@ -1,5 +1,6 @@
 """Proximal policy optimization on trials, a train step at a time."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,6 +80,8 @@ class TrialLearner:
         self.settings, self.env, self.tasks, self.key = method.settings, config.env, tasks, key
         self.train_steps = method.train_steps(config)
         self.trial_steps, self.episodes = trial_steps, trial_steps // config.env.episode_length
+        if config.env.change >= self.episodes:
+            self.env = replace(config.env, change=1 / self.episodes)
         # The rewards of the world are not listed.
         spec = make_spec(configured_world(config.env), config.env.episode_length, np.zeros(0))
         with torch.random.fork_rng(devices=[]):
