@@ -155,7 +155,8 @@ def memory_can_be_built(config, world):
 def method_reads_segments(config, world):
     if config.training.segments > 1 and not _method(config).reads_segments:
         text = f"must stay 1 with {config.method.name} and its settings, whose model does not read"
-        yield Problem("training.segments", f"{text} the episodes of a history in their order")
+        text += " the episodes of a history in order; no model.memory that needs segments fits it"
+        yield Problem("training.segments", text)
 
 
 @constraint("model.memory", "method")
