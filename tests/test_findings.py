@@ -161,12 +161,9 @@ def test_models_are_trained_analyzed_and_shown_on_the_page(tmp_path):
     assert "| wide | previous step | " in text and text.count("| wide | rewarded |") == 1
 
 
-HEADS_TABLE = CONTENT["tables"]["heads"]
-
-
 @pytest.mark.parametrize("entry", [{"array": "heads"}, {"at": {}}])
 def test_a_table_that_does_not_fit_its_analysis_is_refused_before_any_run(tmp_path, entry):
-    sweep = write_sweep(tmp_path, without("masses", heads=HEADS_TABLE | entry))
+    sweep = write_sweep(tmp_path, without("masses", heads=CONTENT["tables"]["heads"] | entry))
     with pytest.raises(ConfigError, match="heads"):
         AnalysisMeasure(sweep).check(sweep.planned_runs())
 
@@ -174,4 +171,6 @@ def test_a_table_that_does_not_fit_its_analysis_is_refused_before_any_run(tmp_pa
 @pytest.mark.parametrize("entry", [{"models": ["smal"]}, {"columns": "kind"}])
 def test_a_table_that_is_wrong_is_refused(tmp_path, entry):
     with pytest.raises(ConfigError, match="heads"):
-        write_sweep(tmp_path, without("masses", heads=HEADS_TABLE | entry))
+        write_sweep(tmp_path, without("masses", heads=CONTENT["tables"]["heads"] | entry))
+    with pytest.raises(ConfigError, match="one group"):
+        write_sweep(tmp_path, {**CONTENT, "groups": {"first": {}, "second": {}}})

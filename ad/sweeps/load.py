@@ -294,6 +294,8 @@ def _table(config: SweepConfig, name: str) -> TableConfig:
     table = _group(TableConfig, config.tables[name])
     if not (table.analysis and table.array and table.rows and table.models):
         raise ConfigError("analysis, array, models and the axis of the rows must be named")
+    if len(config.groups) > 1:
+        raise ConfigError("a table of an analysis is of a sweep with one group")
     check_titles("the sweep has no row", table.models, config.rows)
     if not all(own and isinstance(own, list) for own in table.words.values()):
         raise ConfigError("words must be a list of texts for each label")
