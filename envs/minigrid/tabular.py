@@ -85,6 +85,7 @@ def enumerate_states(env: Observation, seed: int) -> Table:
     observe()
     next_state, scale = [], []
     rng = np.random.default_rng(seed)
+    generators = layout.random_states()
     for state, snapshot in enumerate(waiting):  # which grows
         next_state.append([state] * layout.num_actions)
         scale.append([0.0] * layout.num_actions)
@@ -95,16 +96,20 @@ def enumerate_states(env: Observation, seed: int) -> Table:
             paid = {1: layout.step(snapshot, action, 1)}
             key = layout.key
             next_state[state][action] = numbers.setdefault(key, len(numbers))
-            if is_new := len(numbers) > len(waiting):
-                observe()
-                waiting.append(None if layout.ended else layout.save())
             for time in (int(rng.integers(1, layout.horizon, endpoint=True)), layout.horizon):
                 paid[time] = layout.step(snapshot, action, time)
                 if layout.key != key:
+                    layout.check_generators(generators)
                     raise ValueError("what a step does depends on its time, or on chance")
             scale[state][action] = layout.scale(paid)
-            if is_new and layout.reset(seed) != next(iter(numbers)):
-                raise ValueError("another reset with the same seed leads to another state")
+            if len(numbers) > len(waiting):
+                observe()
+                layout.check_generators(generators)  # a reset may set them
+                waiting.append(None if layout.ended else layout.save())
+                if layout.reset(seed) != next(iter(numbers)):
+                    raise ValueError("another reset with the same seed leads to another state")
+                generators = layout.random_states()
+        layout.check_generators(generators)
         if len(numbers) > MAX_STATES:
             raise ValueError(f"it has more than {MAX_STATES:,} states")
     observed = map(np.array, zip(*parts, strict=True))
@@ -161,18 +166,20 @@ class _Layout:
         unpickler.persistent_load = self._shared.__getitem__
         self.root.__dict__ = unpickler.load()
         self.root.step_count = time - 1
-        before = self._random_states()
         self.observation, reward, ended, truncated, _ = self.root.step(action)
         if truncated != (time >= self.horizon):
             raise ValueError("an episode is truncated at another step than max_steps")
         if self.root.step_count != time:
             raise ValueError("a step counts as another number of steps than one")
-        if self._random_states() != before:
-            raise ValueError("a step draws random numbers")
         self._set_key(bool(ended))
         return float(reward)
 
-    def _random_states(self) -> list[object]:
+    def check_generators(self, before: list[object]) -> None:
+        """Raise ValueError unless the random generators are in the states `before`."""
+        if self.random_states() != before:
+            raise ValueError("a step draws random numbers")
+
+    def random_states(self) -> list[object]:
         """Return the states of all random generators: shared ones, some of spaces, and global ones.
 
         Those of the classes of the environment and of their modules are among them.
