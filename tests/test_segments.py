@@ -187,12 +187,13 @@ def test_a_released_model_and_a_target_network_carry_the_state_too(carrying, tmp
     assert (model.segment_length, model.target.segment_length) == (5, 5)
 
 
-def test_contexts_of_past_episodes_are_refused_before_the_training(carrying, experiment):
+def test_contexts_of_past_episodes_need_a_model_that_reads_windows(carrying, experiment):
     words = ["--method.name", "dpt", "--evaluation.policy.context_update", "episode"]
-    with pytest.raises(ConfigError, match=r"training\.segments must be 1 with this policy"):
-        train(carrying("gru", *words))
-    with pytest.raises(ConfigError, match="must not be retrieval with this policy"):
-        train(experiment(*words, model__memory="retrieval"))
+    experiment(*words)
+    with pytest.raises(ConfigError, match=r"context_update .* must be step with training"):
+        carrying("gru", *words)
+    with pytest.raises(ConfigError, match=r"context_update .* must be step with training"):
+        experiment(*words, model__memory="retrieval")
 
 
 def test_a_trained_state_has_the_analyses_without_attention_and_no_app(carrying, monkeypatch):

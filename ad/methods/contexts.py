@@ -13,7 +13,6 @@ import torch
 
 from ad.data.episodes import best_first
 from ad.data.spec import field_name
-from ad.errors import ConfigError
 from ad.methods.policy import Observation
 from ad.models.memories.base import Cache
 from ad.models.sequence_model import SequenceModel
@@ -314,11 +313,6 @@ class SeparateWindows(Context):
     """A context whose windows have lengths of their own, `length` decisions, int64 [N]."""
 
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
-        if model.carries:
-            raise ConfigError(
-                "training.segments must be 1 with this policy: its model reads a window anew at "
-                "each decision, and no state of what came before"
-            )
         super().__init__(model, num_envs, context_length)
         self.length = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.envs = torch.arange(num_envs, device=self.device)
@@ -421,11 +415,6 @@ class PastEpisodes(SeparateWindows):
     spans_episodes = True
 
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
-        if model.memory.retrieved:
-            raise ConfigError(
-                "model.memory must not be retrieval with this policy: its windows hold the newest "
-                "episodes, whatever their returns"
-            )
         super().__init__(model, num_envs, context_length)
         self.length += 1  # the entry of the present decision
         self.step = 0  # decisions so far

@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ad.config.fields import field
+from ad.errors import SettingError
 from ad.methods import algorithm_distillation
 from ad.methods.base import Method
 from ad.methods.losses import accuracy, cross_entropy
+from ad.registry import MEMORIES
 
 if TYPE_CHECKING:
     from ad.data.sampler import Batch, Windows
@@ -71,6 +73,15 @@ class DecisionPretrainedTransformer(algorithm_distillation.AlgorithmDistillation
     def reads_segments(self):
         """Whether the transitions of its windows are in the order of a history."""
         return self.settings.contexts == "ordered"
+
+    def check(self, config, world):
+        """Raise SettingError if past episodes alone do not tell the model what it reads."""
+        super().check(config, world)
+        reads_more = config.training.segments > 1 or MEMORIES.load(config.model.memory).retrieved
+        if config.evaluation.policy.get("context_update") == "episode" and reads_more:
+            text = "must be step with training.segments above 1 and with retrieved episodes"
+            text += ": with episode, a decision reads a window anew, of the newest episodes"
+            raise SettingError("evaluation.policy.context_update", text)
 
     def sampler(self, dataset, held_out=False):
         """Return the sampler of training batches, with transitions in the configured order."""
