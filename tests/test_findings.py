@@ -168,9 +168,9 @@ def test_a_table_that_does_not_fit_its_analysis_is_refused_before_any_run(tmp_pa
         AnalysisMeasure(sweep).check(sweep.planned_runs())
 
 
-@pytest.mark.parametrize("entry", [{"models": ["smal"]}, {"columns": "kind"}])
-def test_a_table_that_is_wrong_is_refused(tmp_path, entry):
-    with pytest.raises(ConfigError, match="heads"):
-        write_sweep(tmp_path, without("masses", heads=CONTENT["tables"]["heads"] | entry))
+def test_a_table_that_is_wrong_is_refused(tmp_path):
+    for entry in ({"models": ["smal"]}, {"columns": "kind"}):
+        with pytest.raises(ConfigError, match="heads"):
+            write_sweep(tmp_path, without("masses", heads=CONTENT["tables"]["heads"] | entry))
     with pytest.raises(ConfigError, match="one group"):
         write_sweep(tmp_path, {**CONTENT, "groups": {"first": {}, "second": {}}})

@@ -190,9 +190,9 @@ def test_a_released_model_and_a_target_network_carry_the_state_too(carrying, tmp
 def test_contexts_of_past_episodes_need_a_model_that_reads_windows(carrying, experiment):
     words = ["--method.name", "dpt", "--evaluation.policy.context_update", "episode"]
     experiment(*words)
-    with pytest.raises(ConfigError, match=r"context_update .* must be step with training"):
+    with pytest.raises(ConfigError, match=r"context_update .* must be step where"):
         carrying("gru", *words)
-    with pytest.raises(ConfigError, match=r"context_update .* must be step with training"):
+    with pytest.raises(ConfigError, match=r"context_update .* must be step where"):
         experiment(*words, model__memory="retrieval")
 
 

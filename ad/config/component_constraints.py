@@ -154,8 +154,8 @@ def memory_can_be_built(config, world):
 @constraint("training.segments", "method")
 def method_reads_segments(config, world):
     if config.training.segments > 1 and not _method(config).reads_segments:
-        text = f"must stay 1 with {config.method.name} and its settings, whose model does not read"
-        text += " the episodes of a history in order; no model.memory that needs segments fits it"
+        text = f"must stay 1 with {config.method.name} and its settings, whose model cannot carry a"
+        text += " state from one segment to the next: a memory that needs more cannot be used"
         yield Problem("training.segments", text)
 
 

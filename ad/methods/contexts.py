@@ -13,6 +13,7 @@ import torch
 
 from ad.data.episodes import best_first
 from ad.data.spec import field_name
+from ad.errors import ConfigError
 from ad.methods.policy import Observation
 from ad.models.memories.base import Cache
 from ad.models.sequence_model import SequenceModel
@@ -313,6 +314,9 @@ class SeparateWindows(Context):
     """A context whose windows have lengths of their own, `length` decisions, int64 [N]."""
 
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
+        if model.carries:
+            text = "training.segments must be 1 with this policy: its model reads a window anew"
+            raise ConfigError(f"{text} at each decision, and no state of what came before")
         super().__init__(model, num_envs, context_length)
         self.length = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.envs = torch.arange(num_envs, device=self.device)
@@ -415,6 +419,9 @@ class PastEpisodes(SeparateWindows):
     spans_episodes = True
 
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
+        if model.memory.retrieved:
+            text = "model.memory must not be retrieval with this policy: its windows hold the"
+            raise ConfigError(f"{text} newest episodes, whatever their returns")
         super().__init__(model, num_envs, context_length)
         self.length += 1  # the entry of the present decision
         self.step = 0  # decisions so far

@@ -75,12 +75,11 @@ class DecisionPretrainedTransformer(algorithm_distillation.AlgorithmDistillation
         return self.settings.contexts == "ordered"
 
     def check(self, config, world):
-        """Raise SettingError if past episodes alone do not tell the model what it reads."""
+        """Raise SettingError if past episodes are less than what the model was trained to read."""
         super().check(config, world)
         reads_more = config.training.segments > 1 or MEMORIES.load(config.model.memory).retrieved
         if config.evaluation.policy.get("context_update") == "episode" and reads_more:
-            text = "must be step with training.segments above 1 and with retrieved episodes"
-            text += ": with episode, a decision reads a window anew, of the newest episodes"
+            text = "must be step where training.segments is above 1 or model.memory is retrieval"
             raise SettingError("evaluation.policy.context_update", text)
 
     def sampler(self, dataset, held_out=False):

@@ -24,9 +24,8 @@ A train step plays a trial in each of `num_envs` environments, with a task drawn
 train tasks, and updates on all of them. A trial has as many episodes as fit into `trial_steps` at
 their full length: with a fixed number of env steps, tasks whose episodes end early would have more
 of them and more reward, and training would neglect the others. For the same reason nothing counts
-that would follow a trial. Where `env.change` is at least the number n of its episodes, its task
-changes with probability 1 / n after each: otherwise no trial would have a change.
-
+that would follow a trial. If `env.change` is at least n, the number of episodes of a trial, the
+task changes after each of them with probability 1 / n: by its schedule it would never change.
 Of the section `training` only the seed, `segments`, `gradient_norm` and what concerns the log,
 evaluations and checkpoints is used; the section `source` is not, and of `data` only
 `context_length`. The model plays and learns without dropout and random shifts: with them, the ratio
@@ -97,6 +96,11 @@ class RL2(Method):
             segments = " times training.segments" if config.training.segments > 1 else ""
             text = f"must be from env.episode_length ({{}}) to data.context_length{segments} ({{}})"
             raise SettingError(f"{path}.trial_steps", f"{text.format(*lengths)}, not {steps}")
+        if config.env.change and steps < 2 * lengths[0]:
+            text = (
+                f"must be at least two episodes ({2 * lengths[0]}) where tasks change, not {steps}"
+            )
+            raise SettingError(f"{path}.trial_steps", text)
         if not self.train_steps(config):
             least = settings.num_envs * steps
             text = f"must be at least {least}, a trial in each of num_envs environments"

@@ -49,6 +49,8 @@ def load_sweep(path: Path, board: str = "") -> Sweep:
     titles = chosen.groups or list(entries)
     check_titles(f"{path} has no group", titles, entries)
     groups = {title: _group_config(path, entries, title) for title in titles}
+    if config.tables and len(groups) > 1:
+        raise ConfigError(f"{path}: tables of analyses show one group: a board must choose it")
     rows, tried = _shared_rows(path, config, chosen)
     makers = [(_where(path, title), partial(_table, config, title)) for title in config.tables]
     tables = dict(zip(config.tables, _gather(makers), strict=True))
@@ -294,8 +296,6 @@ def _table(config: SweepConfig, name: str) -> TableConfig:
     table = _group(TableConfig, config.tables[name])
     if not (table.analysis and table.array and table.rows and table.models):
         raise ConfigError("analysis, array, models and the axis of the rows must be named")
-    if len(config.groups) > 1:
-        raise ConfigError("a table of an analysis is of a sweep with one group")
     check_titles("the sweep has no row", table.models, config.rows)
     if not all(own and isinstance(own, list) for own in table.words.values()):
         raise ConfigError("words must be a list of texts for each label")

@@ -96,15 +96,20 @@ def enumerate_states(env: Observation, seed: int) -> Table:
             paid = {1: layout.step(snapshot, action, 1)}
             key = layout.key
             next_state[state][action] = numbers.setdefault(key, len(numbers))
-            for time in (int(rng.integers(1, layout.horizon, endpoint=True)), layout.horizon):
-                paid[time] = layout.step(snapshot, action, time)
-                if layout.key != key:
-                    layout.check_generators(generators)
-                    raise ValueError("what a step does depends on its time, or on chance")
-            scale[state][action] = layout.scale(paid)
+            # An episode that ends may set generators, so that its step is not the last one here.
+            times = layout.horizon, int(rng.integers(1, layout.horizon, endpoint=True))
+            try:
+                for time in times:
+                    paid[time] = layout.step(snapshot, action, time)
+                    if layout.key != key:
+                        raise ValueError("what a step does depends on its time")
+                scale[state][action] = layout.scale(paid)
+            except ValueError:
+                layout.check_generators(generators)  # chance is the better reason
+                raise
             if len(numbers) > len(waiting):
+                layout.check_generators(generators)  # which a reset may set
                 observe()
-                layout.check_generators(generators)  # a reset may set them
                 waiting.append(None if layout.ended else layout.save())
                 if layout.reset(seed) != next(iter(numbers)):
                     raise ValueError("another reset with the same seed leads to another state")
