@@ -162,9 +162,9 @@ class _FindingsTable:
     """A table of an analysis, with the values of each model that it shows."""
 
     def __init__(self, sweep: Sweep, records: Records, name: str):
-        self.sweep, self.records, self.name = sweep, records, name
-        self.config = sweep.tables[name]
-        self.models = {cell.row: cell.runs for cell in sweep.cells}
+        self.sweep, self.records, self.name, self.config = sweep, records, name, sweep.tables[name]
+        runs = {cell.row: cell.runs for cell in sweep.cells}
+        self.models = {model: runs.get(model, []) for model in self.config.models}
 
     def table(self) -> Table:
         """Return a row for each model and each label, or rank; of claims for each label."""
@@ -221,7 +221,7 @@ class _FindingsTable:
         return list(dict.fromkeys(self._label(value, self.config.columns) for value in shown))
 
     def _header(self) -> list[str]:
-        seeds = [f"seed {seed}" for seed in self.sweep.config.seeds]
+        seeds = [f"seed {seed}" for seed in self.sweep.choice.seeds]
         if self.config.is_ranked:
             return ["rank", *seeds]
         if self.config.is_crossed:

@@ -49,8 +49,8 @@ def load_sweep(path: Path, board: str = "") -> Sweep:
     titles = chosen.groups or list(entries)
     check_titles(f"{path} has no group", titles, entries)
     groups = {title: _group_config(path, entries, title) for title in titles}
-    if config.tables and len(groups) > 1:
-        raise ConfigError(f"{path}: tables of analyses show one group: a board must choose it")
+    if config.tables and (len(groups) > 1 or config.splits):
+        raise ConfigError(f"{path}: tables of analyses show one group, without splits")
     rows, tried = _shared_rows(path, config, chosen)
     makers = [(_where(path, title), partial(_table, config, title)) for title in config.tables]
     tables = dict(zip(config.tables, _gather(makers), strict=True))
