@@ -97,10 +97,8 @@ class RL2(Method):
             text = f"must be from env.episode_length ({{}}) to data.context_length{segments} ({{}})"
             raise SettingError(f"{path}.trial_steps", f"{text.format(*lengths)}, not {steps}")
         if config.env.change and steps < 2 * lengths[0]:
-            text = (
-                f"must be at least two episodes ({2 * lengths[0]}) where tasks change, not {steps}"
-            )
-            raise SettingError(f"{path}.trial_steps", text)
+            text = f"must be at least {2 * lengths[0]}, two episodes, where tasks change"
+            raise SettingError(f"{path}.trial_steps", f"{text}, not {steps}")
         if not self.train_steps(config):
             least = settings.num_envs * steps
             text = f"must be at least {least}, a trial in each of num_envs environments"

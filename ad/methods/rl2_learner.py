@@ -80,7 +80,7 @@ class TrialLearner:
         self.settings, self.env, self.tasks, self.key = method.settings, config.env, tasks, key
         self.train_steps = method.train_steps(config)
         self.trial_steps, self.episodes = trial_steps, trial_steps // config.env.episode_length
-        if config.env.change >= self.episodes:
+        if config.env.change >= self.episodes:  # no trial would have a change
             self.env = replace(config.env, change=1 / self.episodes)
         # The rewards of the world are not listed.
         spec = make_spec(configured_world(config.env), config.env.episode_length, np.zeros(0))

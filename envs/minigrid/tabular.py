@@ -93,20 +93,13 @@ def enumerate_states(env: Observation, seed: int) -> Table:
         if snapshot is None:
             continue
         for action in range(layout.num_actions):
-            paid = {1: layout.step(snapshot, action, 1)}
-            key = layout.key
-            next_state[state][action] = numbers.setdefault(key, len(numbers))
-            # An episode that ends may set generators, so that its step is not the last one here.
-            times = layout.horizon, int(rng.integers(1, layout.horizon, endpoint=True))
+            time = int(rng.integers(1, layout.horizon, endpoint=True))
             try:
-                for time in times:
-                    paid[time] = layout.step(snapshot, action, time)
-                    if layout.key != key:
-                        raise ValueError("what a step does depends on its time")
-                scale[state][action] = layout.scale(paid)
+                scale[state][action] = layout.take(snapshot, action, time)
             except ValueError:
                 layout.check_generators(generators)  # chance is the better reason
                 raise
+            next_state[state][action] = numbers.setdefault(layout.key, len(numbers))
             if len(numbers) > len(waiting):
                 layout.check_generators(generators)  # which a reset may set
                 observe()
@@ -164,6 +157,17 @@ class _Layout:
         pickler.shared = self._shared
         pickler.dump(self.root.__dict__)
         return file.getvalue()
+
+    def take(self, snapshot: bytes, action: int, time: int) -> float:
+        """Take `action` as the first step, the last one and step `time`; return its factor c."""
+        paid = {1: self.step(snapshot, action, 1)}
+        key = self.key
+        # An episode that ends may set generators, so that its step is not the last one here.
+        for each in (self.horizon, time):
+            paid[each] = self.step(snapshot, action, each)
+            if self.key != key:
+                raise ValueError("what a step does depends on its time")
+        return self.scale(paid)
 
     def step(self, snapshot: bytes, action: int, time: int) -> float:
         """Take `action` in the state of `snapshot` as step `time`; return the reward."""
