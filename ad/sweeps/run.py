@@ -6,6 +6,7 @@ locked come last, once the lock is free, and only if they have no record by then
 
 import math
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,7 @@ def prepare_missing(
         else:
             missing.append(bundle)
     if missing:
+        version("algorithm-distillation")  # which a record names: an error now, not after a run
         measure.check(run for bundle in missing for run in bundle)
         info(budget(measure, runs, records))
     else:

@@ -15,6 +15,7 @@ from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from ad.errors import ADError, ConfigError, CorruptError, NumericError, SettingError
@@ -87,9 +88,8 @@ class Agent:
             self.callback.generators = get_generators()
         finally:
             set_generators(outside)
-        self.is_on_policy = isinstance(self.model, OnPolicyAlgorithm)
-        on_policy = isinstance(self.model, OnPolicyAlgorithm)
-        self.rollout_length = self.model.n_steps if on_policy else 1
+        self.model.set_logger(Logger(None, []))  # by default each agent leaves a folder in /tmp
+        self.rollout_length = self.model.n_steps if isinstance(self.model, OnPolicyAlgorithm) else 1
         self.statistics = STATISTICS.get(settings.algorithm, ("value_loss", "entropy_loss"))
         self.log: dict[str, float] = {}  # the last entries of the library's log
         self.actions = np.zeros(num_envs, np.int64)
@@ -160,7 +160,7 @@ class Agent:
 
     def state(self) -> dict[str, np.ndarray] | None:
         """Return the state before a rollout, as one array of bytes; None for a replay buffer."""
-        if not self.is_on_policy:
+        if not isinstance(self.model, OnPolicyAlgorithm):
             return None
         model, generators = self.model, self.callback.generators
         memory = getattr(model, "_last_lstm_states", None)
