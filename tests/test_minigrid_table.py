@@ -298,6 +298,8 @@ def test_rewards_in_float32_are_those_of_a_table(stranger, steps):
         ("raise SystemExit", "SystemExit"),
         ("self.has_paid = ended = True", "another reset with the same seed leads to another state"),
         ("self.clock = (n for n in ())", "cannot pickle"),
+        ("self.note = [0].append", "a function that holds an object"),
+        ("found = [0]; self.note = lambda: found", "a function that holds an object"),
         ("1 / 0", "division by zero"),
     ],
 )
@@ -306,10 +308,25 @@ def test_an_environment_that_is_no_table_is_refused_in_one_sentence(stranger, li
         world(stranger(line), arguments={"size": 4})
 
 
+def test_another_first_step_and_another_time_limit_are_refused(folder, monkeypatch):
+    from minigrid.envs.empty import EmptyEnv
+
+    make, reset = EmptyEnv.__init__, EmptyEnv.reset
+    monkeypatch.setattr(EmptyEnv, "__init__", lambda self, max_steps=0, **rest: make(self, **rest))
+    with pytest.raises(ValueError, match="does not keep to its argument max_steps"):
+        world(max_steps=9)
+    monkeypatch.setattr(
+        EmptyEnv, "reset", lambda self, **rest: (reset(self, **rest), self.step(0))[1][::4]
+    )
+    with pytest.raises(ValueError, match="begins at another step"):
+        world(seeds=[7])
+
+
 @pytest.mark.slow  # once it ended the process of the tests itself, for which others then waited
-def test_a_killed_process_is_one_sentence(stranger):
+def test_a_killed_process_is_one_sentence(stranger, monkeypatch):
+    monkeypatch.setenv("MINIGRID_WORKERS", "2")
     with pytest.raises(ValueError, match="a process that makes tables ended"):
-        world(stranger("__import__('os')._exit(9)"), [1, 2], workers=2, arguments={"size": 4})
+        world(stranger("__import__('os')._exit(9)"), [1, 2], arguments={"size": 4})
 
 
 def test_what_is_no_table_in_the_package_is_refused(monkeypatch):
@@ -337,11 +354,12 @@ def test_what_is_no_table_in_the_package_is_refused(monkeypatch):
 
 
 def test_tables_are_kept_and_made_again_if_damaged_alike_in_processes(folder, monkeypatch):
-    def load(workers: int = 1):
+    def load(workers: str = "1"):
         load_family.cache_clear()
-        return world(EMPTY, [0, 1, 2], workers=workers)._table
+        monkeypatch.setenv("MINIGRID_WORKERS", workers)
+        return world(EMPTY, [0, 1, 2])._table
 
-    first, files = load(workers=2), sorted(folder.iterdir())
+    first, files = load("2"), sorted(folder.iterdir())
     assert len(files) == 3 and {file.suffix for file in files} == {".npz"}
     times = [file.stat().st_mtime_ns for file in files]
     content = files[1].read_bytes()

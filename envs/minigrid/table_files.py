@@ -1,9 +1,10 @@
 """The tables of layouts on the disk: each is made once, and read from a file afterwards.
 
 A file is named by the hash of what its table depends on: the id with its arguments, the seed, what
-is observed, the version of the package, and the source files of the environment's classes and of
-the function that makes it, but not of modules that these import: delete the folder after a change
-of one. It is there in whole or not at all; a damaged one is made again.
+is observed, the versions of MiniGrid, Gymnasium and NumPy, and the source files of the
+environment's classes and of the function that makes it, but not of modules that these import:
+delete the folder after a change of one. It is there in whole or not at all; a damaged one is made
+again.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ from gymnasium.envs.registration import load_env_creator
 from tqdm import tqdm
 
 from envs import find
+from envs.checks import check_integer
 from envs.minigrid.make import register, tuples
 from envs.minigrid.missions import Missions
 from envs.minigrid.observation import Observation, Settings, current
@@ -37,6 +39,7 @@ from envs.registry import error_text
 STARTED = time.time()
 TRIES = 4  # seeds for each layout that is to differ from the others
 VARIABLE = "MINIGRID_TABLES"  # the folder; by default one in $XDG_CACHE_HOME or ~/.cache
+WORKERS = "MINIGRID_WORKERS"  # the processes that make tables, by default one
 
 
 def make_layouts(minigrid_id: str, arguments: dict, settings: Settings) -> Observation:
@@ -76,10 +79,9 @@ def load_tables(
     arguments: dict,
     settings: Settings,
     seeds: int | tuple,
-    workers: int,
     content: Callable[[Table], Iterable[np.ndarray]],
 ) -> dict[int, Table]:
-    """Return the tables of `seeds` by seed; missing ones are made in `workers` processes.
+    """Return the tables of `seeds` by seed; missing ones are made in $MINIGRID_WORKERS processes.
 
     A number n means the first n seeds whose tables differ in `content`. Raises ValueError as
     `make_layouts` and `make_table` do, and if there are fewer among the first TRIES * n seeds.
@@ -87,11 +89,11 @@ def load_tables(
     make, found = partial(make_table, minigrid_id, arguments, settings), {}
     env = make_layouts(minigrid_id, arguments, settings)
     if not isinstance(seeds, int):
-        return _load(make, _paths(env, seeds), workers)
+        return _load(make, _paths(env, seeds))
     tried, most = 0, TRIES * seeds
     while len(found) < seeds and tried < most:
-        missing = range(tried, min(tried + max(seeds - len(found), workers), most))
-        for seed, table in _load(make, _paths(env, missing), workers).items():
+        missing = range(tried, min(tried + seeds - len(found), most))
+        for seed, table in _load(make, _paths(env, missing)).items():
             joined = b"".join(array.tobytes() for array in content(table))
             found.setdefault(hashlib.sha256(joined).digest(), (seed, table))
         tried = missing.stop
@@ -101,12 +103,14 @@ def load_tables(
     raise ValueError(f"{minigrid_id} has {few}, not {seeds}")
 
 
-def _load(make: Callable, paths: dict[int, Path | None], workers: int) -> dict[int, Table]:
+def _load(make: Callable, paths: dict[int, Path | None]) -> dict[int, Table]:
     files = {seed: path for seed, path in paths.items() if path is not None}
     read = {seed: _read(path) for seed, path in files.items()}
     tables = {seed: table for seed, table in read.items() if table is not None}
     if missing := [seed for seed in paths if seed not in tables]:
-        made = _make_all(make, missing, min(workers, len(missing)))
+        text = os.environ.get(WORKERS, "1")
+        most = check_integer(f"${WORKERS}", int(text) if text.isdecimal() else text, 1, 256)
+        made = _make_all(make, missing, min(most, len(missing)))
         bar = tqdm(made, "make tables", len(missing), unit=" layouts", disable=None)
         for seed, tables[seed] in bar:
             if seed in files:
@@ -125,8 +129,8 @@ def _make_all(make: Callable, seeds: list[int], workers: int) -> Iterator[tuple[
             for made in as_completed(seed_of):
                 yield seed_of[made], made.result()
         except BrokenProcessPool as error:
-            reason = "a process that makes tables ended: try fewer workers; a script that starts "
-            raise ValueError(f'{reason}them needs `if __name__ == "__main__":`') from error
+            reason = f"a process that makes tables ended: try a smaller ${WORKERS}; a script that "
+            raise ValueError(f'{reason}sets it needs `if __name__ == "__main__":`') from error
         except BaseException:  # a refusal or an interruption waits for no other layout
             for process in pool._processes.values():
                 process.terminate()
@@ -167,7 +171,8 @@ def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:
     if has_changed:
         return dict.fromkeys(seeds)
     settings, kind = asdict(env.settings), type(env.unwrapped).__qualname__
-    made_by = [minigrid.__version__, sources, kind, spec.id, spec.kwargs, spec.max_episode_steps]
+    versions = minigrid.__version__, gymnasium.__version__, np.__version__
+    made_by = [versions, sources, kind, spec.id, spec.kwargs, spec.max_episode_steps]
     texts = {s: json.dumps([*made_by, settings, s], default=str, sort_keys=True) for s in seeds}
     names = {seed: hashlib.sha256(text.encode()).hexdigest() for seed, text in texts.items()}
     return {seed: folder / f"{name}.npz" for seed, name in names.items()}

@@ -26,7 +26,7 @@ from envs.world import World
 
 # Observations that are a number: of the picture, and of the state.
 NUMBER, STATE = "observation_id", "state_id"
-MAX_LAYOUTS, MAX_WORKERS, MAX_STEPS = 100_000, 256, 100_000
+MAX_LAYOUTS, MAX_STEPS = 100_000, 100_000
 
 
 @lru_cache(maxsize=8)
@@ -35,7 +35,6 @@ def load_family(
     arguments: str,
     settings: Settings,
     seeds: int | tuple,
-    workers: int,
     by_state: bool,
 ) -> tuple[list[int], Table]:
     """Return K seeds, and their tables as one with arrays [K, S, ...], S the most states.
@@ -46,7 +45,7 @@ def load_family(
     `load_tables`; `arguments` is JSON.
     """
     content = _unseen if by_state else lambda table: vars(table).values()
-    by_seed = load_tables(minigrid_id, json.loads(arguments), settings, seeds, workers, content)
+    by_seed = load_tables(minigrid_id, json.loads(arguments), settings, seeds, content)
     tables, shared = list(by_seed.values()), {}
     if len({table.pictures.shape[1:] for table in tables}) > 1:
         raise ValueError(f"the layouts of {minigrid_id} differ in size, as their pictures do")
@@ -75,8 +74,9 @@ class MiniGridTable(World):
     and rank among the layout's states with these, in the order in which they were found.
     max_steps, arguments: the time limit, by default the id's own, and other arguments of the id, in
     which a list becomes a tuple.
-    workers: the processes that make tables which are not on the disk yet; more than one import the
-    id's module anew, so that it must be registered by "module:id" or have a place.
+    The environment variable MINIGRID_WORKERS is how many processes make tables that are not on the
+    disk yet; more than one import the id's module anew: it must be of the package, "module:id" or
+    a place.
     Raises ValueError for a bad setting or task, and for a layout that is no table.
     """
 
@@ -97,11 +97,9 @@ class MiniGridTable(World):
         pixels: int = 4,
         max_steps: int | None = None,
         arguments: dict | None = None,
-        workers: int = 1,
         render_mode: str | None = None,
     ):
         check_choice("observation", observation, (NUMBER, STATE, *KINDS))
-        check_integer("workers", workers, 1, MAX_WORKERS)
         self.is_state = observation == STATE
         self.observes_view = observation in VIEW_KINDS
         if self.is_state and (direction or mission):
@@ -120,10 +118,11 @@ class MiniGridTable(World):
             _written(self._made[1]),
             stored,
             _check_seeds(seeds),
-            workers,
             self.is_state,
         )
         env, table = make_layouts(*self._made, self.settings), self._table
+        if limit and (table.horizon != max_steps).any():
+            raise ValueError(f"{minigrid_id} does not keep to its argument max_steps")
         # The number by which each state is observed, [K, S].
         self._numbers, self._factors = table.picture, (len(table.pictures),)
         if self.is_state:

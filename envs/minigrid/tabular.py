@@ -25,13 +25,15 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
+from envs.checks import check_integer
 from envs.minigrid.observation import Observation
 from envs.spaces import check_action_space
 
 MAX_STATES = 10_000
 # Steps do not change these, so snapshots share them; one that draws random numbers is refused.
 SHARED = (gymnasium.Space, np.random.Generator, EnvSpec, type, types.ModuleType)
-SHARED += (types.FunctionType, types.BuiltinFunctionType)
+FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
+SHARED += FUNCTIONS
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 PLAIN = {str, int, float, bool, bytes, types.NoneType}
 
@@ -141,12 +143,14 @@ class _Layout:
         values = itertools.chain.from_iterable(space.values() for space in spaces)
         self._outside = [value for value in values if isinstance(value, GENERATORS)]
         self.reset(seed)
-        self.horizon = int(self.root.max_steps)
+        self.horizon = check_integer("max_steps", int(self.root.max_steps), 1, sys.maxsize)
         self.limit = min(self.horizon, most_steps or self.horizon)
 
     def reset(self, seed: int) -> tuple:
         """Return the key of the first state."""
         self.observation, _ = self.root.reset(seed=seed)
+        if self.root.step_count:
+            raise ValueError("an episode begins at another step than 0")
         self._set_key(ended=False)
         return self.key
 
@@ -234,6 +238,8 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
         elif isinstance(value, np.generic | np.ndarray):
             key.append("nan" if value != value else value.item())
         elif isinstance(value, SHARED):
+            if kind in FUNCTIONS:
+                key.extend(_held(value, next(iter(known.values()))[1]))
             # A reset makes another generator.
             key.append(None if isinstance(value, np.random.Generator) else id(value))
         elif id(value) in known:
@@ -243,6 +249,16 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
             key.append((kind, "begins"))
             _describe(_parts(value), key, known)
             key.append("ends")
+
+
+def _held(function, root) -> Iterator:
+    """Yield the values in the closure of a function, which may not hold an object but `root`."""
+    cells = getattr(function, "__closure__", None) or ()
+    for held in (*(cell.cell_contents for cell in cells), getattr(function, "__self__", None)):
+        if type(held) in PLAIN:
+            yield held
+        elif held is not root and not isinstance(held, type | types.ModuleType):
+            raise ValueError("it holds a function that holds an object")
 
 
 def _parts(value) -> Iterable:
