@@ -247,6 +247,8 @@ model.encoder --model.encoder.image mlp
 evaluation.temperature --evaluation.temperature.x 1
 model.tokenizer --method.name rl2 --model.tokenizer conditioned
 model.dropout --method.name rl2 --model.dropout 0.1
+evaluation.temperature_known --method.name rl2 --evaluation.temperature_known 0.5
+evaluation.worlds --evaluation.worlds [{"change":20}] --evaluation.episodes 20
 method.name --method.name in_context_planning --env.id WaterMaze-v0 --model.encoder mlp
 model.memory --model.memory retrieval --method.name rl2
 model.memory --model.memory retrieval --method.name dpt --method.settings.contexts shuffled

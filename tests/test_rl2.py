@@ -92,6 +92,12 @@ def test_all_verbs_run_without_histories(whole):
     assert [line["step"] for line in lines if "train/trial_return" in line] == [1, 2, 3, 4]
 
 
+def test_env_steps_are_those_of_whole_episodes(smoke, tmp_path):
+    config = smoke(tmp_path, *words(trial_steps=13))
+    steps = build_method(config.method).transitions(config)
+    assert config.env.episode_length == 5 and steps == 160 // (4 * 13) * 4 * 10
+
+
 def test_a_collection_has_nothing_to_do_and_a_release_acts(tmp_path, whole):
     assert exit_code(VERBS["collect"], _options(tmp_path)) == 0
     assert (tmp_path / "logs" / "smoke" / "split.json").exists()

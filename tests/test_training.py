@@ -7,7 +7,7 @@ import pytest
 import torch
 from training_run import assert_same_bits, forget_last_checkpoint, logged, train
 
-from ad.config.schema import TrainingConfig
+from ad.config.schema import MethodConfig, TrainingConfig
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate
 from ad.runtime.run import Run
@@ -127,3 +127,5 @@ def test_auto_is_bfloat16_where_the_processor_is_fast_at_it(
     monkeypatch.setattr(precision, "_cpu_features", lambda: flags)
     config = experiment(training__precision=setting)
     assert precision.uses_bfloat16(config, torch.device("cpu")) == expected
+    learner = replace(config, method=MethodConfig("rl2"))  # which is float32
+    assert not precision.uses_bfloat16(learner, torch.device("cpu"))

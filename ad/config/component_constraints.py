@@ -66,14 +66,16 @@ def tasks_can_change(config, world):
         text += f" with {config.env.id}: it needs a world of the suite whose tasks have all actions"
     elif min(len(split.train_tasks), len(split.held_out_tasks), played or 2) < 2:
         text += ": there must be two train tasks and two held-out tasks to change between"
+    elif config.evaluation.env_steps:
+        text += " with evaluation.env_steps: all rollouts must have as many episodes"
+    elif any(rate >= config.evaluation.episodes for rate in rates):
+        text += f" in evaluation.worlds: the evaluation ends after {config.evaluation.episodes}"
+    elif not config.env.change:
+        return
     elif config.evaluation.calibration:
         text += " with evaluation.calibration, whose tasks do not change"
     elif config.evaluation.asked_returns:
         text += " with evaluation.asked_returns, whose tasks do not change"
-    elif config.evaluation.env_steps:
-        text += " with evaluation.env_steps: all rollouts must have as many episodes"
-    elif not config.env.change:
-        return
     elif "optimal_action" in method.fields:
         text += f" with {config.method.name}, which learns the optimal actions of a task that stays"
     elif method.reads_histories or not method.has_model:

@@ -59,11 +59,11 @@ AT_CHANGE = (
 )
 RECOVERY = (
     "Recovered: the share of changes after which the mean of five episodes reaches 80 % of the "
-    "share before, ahead of the next change; changes with fewer than five episodes behind them do "
-    "not count. Episodes to recover: how many that takes; one that does not recover counts all "
-    "episodes up to the next change, so the mean is a lower bound, and always 5 where five "
-    "episodes lie between changes. Little is soon recovered, by random actions too: read both "
-    "beside the share before a change."
+    "share before, ahead of the next change; changes with fewer than five episodes behind them, or "
+    "with a share of 0 before them, do not count. Episodes to recover: how many that takes; one "
+    "that does not recover counts all episodes up to the next change, so the mean is a lower "
+    "bound, and always 5 where five episodes lie between changes. Little is soon recovered, by "
+    "random actions too: read both beside the share before a change."
 )
 SCORES: dict[str, Score] = {
     score.name: score

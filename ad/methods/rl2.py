@@ -51,7 +51,7 @@ class Settings:
     """Settings of RL²: its budget, its trials, and proximal policy optimization."""
 
     env_steps: int = field(12_288_000, at_least=1)
-    """budget: env steps of the whole training, if no episode ends before its time limit"""
+    """budget: env steps of the whole training, if trials are whole episodes and none ends early"""
     num_envs: int = field(128, at_least=1)
     """environments that play a trial in each train step"""
     trial_steps: Optional[int] = field(None, at_least=2)  # noqa: UP045
@@ -87,6 +87,9 @@ class RL2(Method):
         for name in ("dropout", "attention_dropout"):
             if getattr(config.model, name):
                 raise SettingError(f"model.{name}", f"must be 0 with {config.method.name}")
+        if config.evaluation.temperature_known is not None:
+            text = f"must be null with {config.method.name}: no histories list the rewards"
+            raise SettingError("evaluation.temperature_known", text)
         check_outcomes(config)
         if settings.num_envs % settings.minibatches:
             text = f"must divide num_envs ({settings.num_envs}), not be {settings.minibatches}"
@@ -110,7 +113,8 @@ class RL2(Method):
 
     def transitions(self, config):
         """Return the env steps of all trials, if no episode ends before its time limit."""
-        return self.train_steps(config) * self.settings.num_envs * self._steps(config)
+        trial = self._steps(config) - self._steps(config) % config.env.episode_length
+        return self.train_steps(config) * self.settings.num_envs * trial
 
     def build(self, spec, config) -> "ActorCritic":
         """Return a new model with values, and a linear map of rewards in place of a table."""

@@ -3,13 +3,19 @@
 import torch
 
 from ad.config.schema import Experiment
+from ad.registry import METHODS
 
 # CPU features any one of which makes training in bfloat16 faster than in float32.
 FEATURES = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 def uses_bfloat16(config: Experiment, device: torch.device) -> bool:
-    """Return whether training runs in bfloat16: as configured, or for `auto` where it is faster."""
+    """Return whether training runs in bfloat16: as configured, or for `auto` where it is faster.
+
+    A method that reads no histories has no such training: its learner is float32.
+    """
+    if not METHODS.load(config.method.name).reads_histories:
+        return False
     precision = config.training.precision
     if precision != "auto":
         return precision == "bfloat16"
