@@ -539,8 +539,8 @@ def run_and_exit(verb: Callable[[Sequence[str]], None]) -> NoReturn:
         console.silence(os.environ.get("LOCAL_RANK", "0") != "0")
         # PyTorch logs stack frames for each rank that it cannot reach. Read when torch is imported.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
-    # The tables of layouts are made on all cores: a verb's main module can be imported again.
-    os.environ.setdefault("MINIGRID_WORKERS", str(len(os.sched_getaffinity(0))))
+    # Spawned processes may import a verb's main module again, which does not run the verb.
+    os.environ.setdefault("MINIGRID_WORKERS", "all")
     sys.exit(exit_code(verb, sys.argv[1:]))
 
 

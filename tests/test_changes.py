@@ -8,6 +8,7 @@ from training_run import train
 import envs
 from ad.collection.collect import collect
 from ad.collection.job import new_source
+from ad.config.parser import load
 from ad.data.episodes import episodes
 from ad.data.histories import HistoryStore
 from ad.data.manifest import read_manifest
@@ -213,6 +214,12 @@ def test_a_collection_of_changing_tasks_resumes_with_the_same_bits(smoke, tmp_pa
     config = smoke(tmp_path, *words)
     tasks = Run(config).split.train_tasks[:2]
     assert_a_restored_source_has_the_same_bits(*(new_source(config, tasks) for _ in range(2)))
+
+
+def test_asked_returns_are_of_the_own_world_where_another_one_changes():
+    asked = ["--evaluation.calibration", "[1]", "--evaluation.asked_returns", "[1]"]
+    method = ["--method.name", "decision_transformer"]
+    assert load([*method, *asked, "--evaluation.worlds", "[{change: 6}]"]).evaluation.calibration
 
 
 def test_a_still_run_is_evaluated_under_change_with_its_own_results_untouched(

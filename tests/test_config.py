@@ -249,6 +249,7 @@ model.tokenizer --method.name rl2 --model.tokenizer conditioned
 model.dropout --method.name rl2 --model.dropout 0.1
 evaluation.temperature_known --method.name rl2 --evaluation.temperature_known 0.5
 evaluation.worlds --evaluation.worlds [{"change":20}] --evaluation.episodes 20
+evaluation.worlds --evaluation.worlds [{"change":"x"}]
 method.name --method.name in_context_planning --env.id WaterMaze-v0 --model.encoder mlp
 model.memory --model.memory retrieval --method.name rl2
 model.memory --model.memory retrieval --method.name dpt --method.settings.contexts shuffled

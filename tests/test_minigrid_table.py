@@ -267,11 +267,12 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
     assert compare(place, [1], 1000, made="Stranger-v0", size=4) > 10
     assert not folder.exists()  # the source is newer than the process
     monkeypatch.setattr(table_files, "STARTED", float("inf"))
-    for line in ("pass", "ended = True; reward = self._reward() / 300"):
+    around_self = "self.place = lambda: self.agent_pos"
+    for line in ("pass", "ended = True; reward = self._reward() / 300", around_self):
         stranger(line)
         load_family.cache_clear()
         assert world(place, [1], arguments={"size": 4}).optimal_return([[1]], None) > 2
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 3
 
 
 @pytest.mark.parametrize("steps", [24, 64, 76, 100])
@@ -298,8 +299,9 @@ def test_rewards_in_float32_are_those_of_a_table(stranger, steps):
         ("raise SystemExit", "SystemExit"),
         ("self.has_paid = ended = True", "another reset with the same seed leads to another state"),
         ("self.clock = (n for n in ())", "cannot pickle"),
-        ("self.note = [0].append", "a function that holds an object"),
-        ("found = [0]; self.note = lambda: found", "a function that holds an object"),
+        ("self.note = [0].append", "a function that may hold a state"),
+        ("count = 0; self.note = lambda: count", "a function that may hold a state"),
+        ("self.note = lambda held=[0]: held", "a function that may hold a state"),
         ("1 / 0", "division by zero"),
     ],
 )
@@ -359,7 +361,9 @@ def test_tables_are_kept_and_made_again_if_damaged_alike_in_processes(folder, mo
         monkeypatch.setenv("MINIGRID_WORKERS", workers)
         return world(EMPTY, [0, 1, 2])._table
 
-    first, files = load("2"), sorted(folder.iterdir())
+    with pytest.raises(ValueError, match="MINIGRID_WORKERS must be an integer from 1 to"):
+        load("two")
+    first, files = load("all"), sorted(folder.iterdir())
     assert len(files) == 3 and {file.suffix for file in files} == {".npz"}
     times = [file.stat().st_mtime_ns for file in files]
     content = files[1].read_bytes()
@@ -370,9 +374,10 @@ def test_tables_are_kept_and_made_again_if_damaged_alike_in_processes(folder, mo
         np.testing.assert_array_equal(array, getattr(again, name))
     changed = [file.stat().st_mtime_ns > time for file, time in zip(files, times, strict=True)]
     assert changed == [False, True, True]
-    monkeypatch.setattr(minigrid, "__version__", "0.0.0")
-    load()
-    assert len(list(folder.iterdir())) == 6
+    for package, count in ((minigrid, 6), (gymnasium, 9)):
+        monkeypatch.setattr(package, "__version__", "0.0.0")
+        load()
+        assert len(list(folder.iterdir())) == count
 
 
 def test_a_table_that_cannot_be_kept_is_a_warning(folder):

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,17 @@ def test_a_run_made_again_loses_no_world_and_a_failure_no_scores(made, tmp_path)
     add_records(path, [replace(record, values={}, failure="the loss is not finite")])
     (kept,) = read_records(path).values()
     assert kept.values == {"": {"again": True}, "size 11": {}, "size 13": {}} and not kept.failure
+
+
+def test_a_checkout_that_is_not_installed_makes_no_run(tmp_path, monkeypatch, capsys):
+    def version(name: str):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("ad.sweeps.run.version", version)
+    board = SmallBoard(tmp_path)
+    assert exit_code(VERBS["leaderboard"], board.words) == 3
+    assert "is not installed in this Python" in capsys.readouterr().err
+    assert not board.root.exists() and not board.records.exists()
 
 
 def test_the_folders_of_finished_runs_are_removed_unless_they_are_kept(made, tmp_path):

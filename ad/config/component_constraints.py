@@ -68,8 +68,6 @@ def tasks_can_change(config, world):
         text += ": there must be two train tasks and two held-out tasks to change between"
     elif config.evaluation.env_steps:
         text += " with evaluation.env_steps: all rollouts must have as many episodes"
-    elif any(rate >= config.evaluation.episodes for rate in rates):
-        text += f" in evaluation.worlds: the evaluation ends after {config.evaluation.episodes}"
     elif not config.env.change:
         return
     elif config.evaluation.calibration:
@@ -186,6 +184,8 @@ def model_can_be_evaluated_on_worlds(config, world):
         try:
             if text := value_problem(env.change, float, {}) or rate_problem(env.change):
                 raise ValueError(f"change {text}")
+            if env.change >= config.evaluation.episodes and "change" in kwargs:
+                raise ValueError(f"the evaluation has {config.evaluation.episodes} episodes")
             other = other_split(configured_split(config.env, config.split), env.kwargs)
             if env.change and min(len(other.train_tasks), len(other.held_out_tasks)) < 2:
                 raise ValueError("its tasks cannot change: it has one train or held-out task")

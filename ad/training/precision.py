@@ -12,7 +12,7 @@ FEATURES = frozenset({"avx512_bf16", "amx_bf16"})
 def uses_bfloat16(config: Experiment, device: torch.device) -> bool:
     """Return whether training runs in bfloat16: as configured, or for `auto` where it is faster.
 
-    A method that reads no histories has no such training: its learner is float32.
+    A method that reads no histories trains nothing, or by a learner of its own in float32.
     """
     if not METHODS.load(config.method.name).reads_histories:
         return False

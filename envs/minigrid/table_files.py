@@ -39,7 +39,7 @@ from envs.registry import error_text
 STARTED = time.time()
 TRIES = 4  # seeds for each layout that is to differ from the others
 VARIABLE = "MINIGRID_TABLES"  # the folder; by default one in $XDG_CACHE_HOME or ~/.cache
-WORKERS = "MINIGRID_WORKERS"  # the processes that make tables, by default one
+WORKERS = "MINIGRID_WORKERS"  # the processes that make tables: "all", or a number, by default 1
 
 
 def make_layouts(minigrid_id: str, arguments: dict, settings: Settings) -> Observation:
@@ -109,7 +109,8 @@ def _load(make: Callable, paths: dict[int, Path | None]) -> dict[int, Table]:
     tables = {seed: table for seed, table in read.items() if table is not None}
     if missing := [seed for seed in paths if seed not in tables]:
         text = os.environ.get(WORKERS, "1")
-        most = check_integer(f"${WORKERS}", int(text) if text.isdecimal() else text, 1, 256)
+        text = str(os.cpu_count() or 1) if text == "all" else text
+        most = check_integer(f"${WORKERS}", int(text) if text.isdecimal() else text, 1, 2**16)
         made = _make_all(make, missing, min(most, len(missing)))
         bar = tqdm(made, "make tables", len(missing), unit=" layouts", disable=None)
         for seed, tables[seed] in bar:

@@ -75,8 +75,8 @@ class MiniGridTable(World):
     max_steps, arguments: the time limit, by default the id's own, and other arguments of the id, in
     which a list becomes a tuple.
     The environment variable MINIGRID_WORKERS is how many processes make tables that are not on the
-    disk yet; more than one import the id's module anew: it must be of the package, "module:id" or
-    a place.
+    disk yet, or "all" for all cores; several import the id's module anew, so that it must be of the
+    package, "module:id" or a place.
     Raises ValueError for a bad setting or task, and for a layout that is no table.
     """
 

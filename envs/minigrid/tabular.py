@@ -238,8 +238,8 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
         elif isinstance(value, np.generic | np.ndarray):
             key.append("nan" if value != value else value.item())
         elif isinstance(value, SHARED):
-            if kind in FUNCTIONS:
-                key.extend(_held(value, next(iter(known.values()))[1]))
+            if kind in FUNCTIONS and _holds_state(value, next(iter(known.values()))[1]):
+                raise ValueError("it holds a function that may hold a state of its own")
             # A reset makes another generator.
             key.append(None if isinstance(value, np.random.Generator) else id(value))
         elif id(value) in known:
@@ -251,14 +251,18 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
             key.append("ends")
 
 
-def _held(function, root) -> Iterator:
-    """Yield the values in the closure of a function, which may not hold an object but `root`."""
-    cells = getattr(function, "__closure__", None) or ()
-    for held in (*(cell.cell_contents for cell in cells), getattr(function, "__self__", None)):
-        if type(held) in PLAIN:
-            yield held
-        elif held is not root and not isinstance(held, type | types.ModuleType):
-            raise ValueError("it holds a function that holds an object")
+def _holds_state(function, root) -> bool:
+    """Return whether a function holds more than `root`, modules, classes and plain defaults."""
+    if isinstance(function, types.BuiltinFunctionType):
+        held = [function.__self__]
+    else:
+        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        if vars(function) or any(type(value) not in PLAIN for value in defaults):
+            return True
+        held = [cell.cell_contents for cell in function.__closure__ or ()]
+    return any(
+        not (one is None or one is root or isinstance(one, type | types.ModuleType)) for one in held
+    )
 
 
 def _parts(value) -> Iterable:
