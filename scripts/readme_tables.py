@@ -17,13 +17,14 @@ from statistics import median
 import numpy as np
 
 import envs
-from ad.collection.job import limit_threads, new_source
+from ad.collection.job import new_source
 from ad.config.fields import as_yaml
 from ad.config.schema import EnvConfig, Experiment, SourceConfig
 from ad.evaluation.scores import UNKNOWN
 from ad.registry import SOURCES
 from ad.reporting.page import Table
 from ad.runtime.files import read_marked, replace_between
+from ad.runtime.parallel import limit_threads
 from ad.sources import fits
 from envs.presets import PRESETS
 from envs.spaces import Discrete, observation_parts
@@ -134,7 +135,7 @@ def _rate(name: str, world: str, tasks: np.ndarray, num_envs: int) -> float:
     settings, steps = SLOW.get(name, TIMED)
     source = SourceConfig(algorithm=name, num_envs=num_envs, settings=settings)
     config = Experiment(threads=1, env=EnvConfig(world, {}, lengths[world]), source=source)
-    limit_threads(config)
+    limit_threads(1)
     agents = new_source(config, tasks)
     begin = time.process_time()
     for _ in agents.run(steps):

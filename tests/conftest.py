@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from ad.config.parser import load
 from ad.data.histories import HistoryStore
 from ad.data.spec import Spec
 from ad.evaluation.evaluate import evaluate
+from ad.runtime.parallel import limit_threads
 from ad.runtime.run import Run
 from envs.minigrid.table_files import VARIABLE
 from envs.spaces import Discrete
@@ -63,8 +63,8 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Set one thread before each test: models are too small for more; numba and torch share it."""
-    numba.set_num_threads(1)
+    """Set one thread before each test: models are too small for more."""
+    limit_threads(1)
     torch.set_num_threads(1)
 
 

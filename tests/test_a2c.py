@@ -1,12 +1,12 @@
 """A2C: the compiled update against torch, and an agent alone against the agent in a batch."""
 
-import numba
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from ad.collection.job import new_source
+from ad.runtime.parallel import MAX_THREADS, limit_threads
 from ad.sources import a2c_kernel
 from ad.sources.a2c import A2C, Settings, initial_parameters
 
@@ -181,19 +181,11 @@ def learn(source: A2C, steps: int = 620) -> dict[str, np.ndarray]:
     return arrays | {"parameters": source.parameters[None].copy()}
 
 
-@pytest.fixture
-def numba_threads():
-    """numba.set_num_threads, restored after the test."""
-    before = numba.get_num_threads()
-    yield numba.set_num_threads
-    numba.set_num_threads(before)
-
-
-@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="this machine has one core")
-def test_the_number_of_threads_does_not_change_a_bit(agents, numba_threads):
+@pytest.mark.skipif(MAX_THREADS < 2, reason="this machine has one core")
+def test_the_number_of_threads_does_not_change_a_bit(agents):
     results = []
-    for threads in (1, numba.config.NUMBA_NUM_THREADS):
-        numba_threads(threads)
+    for threads in (1, MAX_THREADS):
+        limit_threads(threads)
         results.append(learn(agents(TASKS)))
     for name, array in results[0].items():
         np.testing.assert_array_equal(array, results[1][name], err_msg=name)

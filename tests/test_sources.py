@@ -1,8 +1,8 @@
 """Sources that learn in rooms: the transitions are the world's, contiguous and reproducible."""
 
-import numba
 import numpy as np
 import pytest
+import torch
 from conftest import SMOKE
 from fields import FIELDS
 from recorded import assert_a_missing_history_comes_back_with_the_same_bytes, played
@@ -11,6 +11,7 @@ from source_words import ROOM_SOURCES, SOURCE_WORDS
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.collection.job import new_source
+from ad.runtime.parallel import THREADS
 from ad.runtime.run import Run
 from ad.sources.actors import CHUNK_STEPS
 from ad.sources.noisy_expert import NoiseDistillation, Settings
@@ -225,6 +226,6 @@ def test_noisy_experts_act_by_the_state_where_the_observation_is_not_the_state()
 
 
 def test_collecting_takes_no_more_threads_than_the_configuration_allows(smoke, tmp_path):
-    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    THREADS["most"] = 2
     collect(Run.open(smoke(tmp_path)))  # says --threads 1
-    assert numba.get_num_threads() == 1
+    assert THREADS == {"most": 1} and torch.get_num_threads() == 1

@@ -3,9 +3,10 @@
 import os
 
 import numpy as np
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from ad.collection.job import CollectionJob, limit_threads, resumable_folders, resumable_jobs
+from ad.collection.job import CollectionJob, resumable_folders, resumable_jobs
 from ad.data.histories import HistoryStore
 from ad.data.manifest import CURVE_START
 from ad.data.store import load_history
@@ -13,6 +14,7 @@ from ad.runtime.arrays import max_open_maps
 from ad.runtime.console import info, warn
 from ad.runtime.files import atomic_rename_dir, remove, write_json
 from ad.runtime.locks import locked
+from ad.runtime.parallel import limit_threads
 from ad.runtime.run import Run, describe_split
 from envs.tasks import Split, task_name
 
@@ -49,7 +51,7 @@ def collect_tasks(
     for needed in histories.needed:
         if collected := collect_tasks(needed, tasks, wait=True):
             info(f"collect: {collected} histories that the source reads, in {needed.path}")
-    limit_threads(histories.config)
+    limit_threads(histories.config.threads or torch.get_num_threads())
     with locked(histories.path, wait):
         if fresh:
             for task in tasks:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-import numba
 import numpy as np
 from tqdm import tqdm
 
@@ -24,7 +23,6 @@ from ad.registry import SOURCES
 from ad.runtime import console
 from ad.runtime.console import warn
 from ad.runtime.files import remove, require_disk_space
-from ad.runtime.parallel import MAX_THREADS
 from ad.runtime.signals import defer_signals
 from ad.runtime.snapshots import flatten, load_state, read_metadata, save_state
 from ad.sources.base import Source
@@ -194,9 +192,3 @@ def new_source(config: Experiment, tasks: np.ndarray) -> Source:
     keys = [derive_key(source.source_seed, name, task_name(task)) for task in tasks]
     settings = source_class.Settings(**HistoryStore(config).settings)
     return source_class(settings, vec_env, tasks, source.num_envs, keys)
-
-
-def limit_threads(config: Experiment) -> None:
-    """Limit numba's threads to the configured number."""
-    if config.threads:
-        numba.set_num_threads(min(config.threads, MAX_THREADS))

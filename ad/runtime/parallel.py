@@ -27,6 +27,7 @@ NUMBA_ENTRY: dict[str, Any] = {
 }
 NUMBA_INLINE: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy", "forceinline": True}
 MAX_THREADS: int = vars(numba.config)["NUMBA_NUM_THREADS"]  # which numba sets when it is imported
+THREADS = {"most": MAX_THREADS}  # not numba's own number, which would set that of torch as well
 
 
 def split_evenly(count: int, parts: int) -> list[tuple[int, int]]:
@@ -34,9 +35,14 @@ def split_evenly(count: int, parts: int) -> list[tuple[int, int]]:
     return list(pairwise(round(i * count / parts) for i in range(parts + 1)))
 
 
-def parallel_for(count: int, threads: int, loop: Callable[[int, int], None]) -> None:
-    """Split `range(count)` among at most `threads` threads; each calls `loop(start, stop)`."""
-    parts = max(min(threads, count), 1)
+def limit_threads(count: int) -> None:
+    """Let `parallel_for` take at most `count` threads in this process from now on."""
+    THREADS["most"] = min(count, MAX_THREADS)
+
+
+def parallel_for(count: int, loop: Callable[[int, int], None]) -> None:
+    """Split `range(count)` among at most THREADS threads; each calls `loop(start, stop)`."""
+    parts = max(min(THREADS["most"], count), 1)
     run_all([partial(loop, *part) for part in split_evenly(count, parts)])
 
 

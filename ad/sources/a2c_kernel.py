@@ -13,7 +13,6 @@ compares the kernel with torch's autograd, clip_grad_norm_ and Adam.
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numba import njit
 
@@ -238,7 +237,7 @@ def _adam(flat, first_moment, second_moment, gradient, updates, settings):
 def fill_table(parameters, hidden, table):
     """Fill `table` from `parameters` [K, P] of networks with `hidden` features."""
     data = (parameters, hidden, table)
-    parallel_for(len(parameters), numba.get_num_threads(), lambda *part: _fill_agents(*part, *data))
+    parallel_for(len(parameters), lambda *part: _fill_agents(*part, *data))
 
 
 @njit(**_ENTRY)
@@ -277,7 +276,7 @@ def update(parameters, moments, stopped, hidden, table, samples, returns, update
     statistics = np.empty((len(parameters), 3), np.float32)
     agents = (parameters, moments, stopped, hidden, table)
     data = (agents, samples, returns, updates, settings, statistics)
-    parallel_for(len(parameters), numba.get_num_threads(), lambda *part: _update(*part, *data))
+    parallel_for(len(parameters), lambda *part: _update(*part, *data))
     return statistics
 
 

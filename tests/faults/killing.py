@@ -45,13 +45,13 @@ def work(verb: str, words: list[str], largest: int | None = None, crash: Crash |
     """
     import resource
 
-    import numba
     import torch
 
     from ad.cli import VERBS, exit_code
+    from ad.runtime.parallel import limit_threads
 
     torch.set_num_threads(1)
-    numba.set_num_threads(1)
+    limit_threads(1)
     if largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     if crash is not None:
