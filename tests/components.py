@@ -124,6 +124,10 @@ class Wordless(World):
         return np.arange(3)[:, None]
 
 
+class Amnesia(Memory):
+    """A memory that reads nothing and keeps nothing."""
+
+
 @dataclass(frozen=True)
 class SearchSettings:
     """Settings of the random search."""

@@ -348,6 +348,7 @@ BAD = {
     ],
     "it has no loss": ["--method.name", f"{HERE}/components.py:Lossless"],
     "has no _advance and no _observation": ["--env.id", f"{HERE}/components.py:Wordless"],
+    "has no forward and no new_cache": ["--model.memory", f"{HERE}/components.py:Amnesia"],
     "reads the field surprise, which nothing computes": [
         *("--method.name", f"{HERE}/components.py:Unknowing")
     ],

@@ -9,6 +9,7 @@ after the other, in training and in rollouts. To add one: a file here and a line
 """
 
 import copy
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Self
 
@@ -157,16 +158,16 @@ class Memory(nn.Module):
         if config.training.segments > 1:
             cls._check_segments(config)
 
+    @abstractmethod
     def forward(self, tokens: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Return the hidden states of `tokens`, which follow those in `cache` and enter it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def new_cache(self, num_envs: int, capacity: int) -> Cache:
         """Return an empty cache for `num_envs` environments, `capacity` tokens in each stream.
 
         It is valid for the present weights, without dropout.
         """
-        raise NotImplementedError
 
     def new_state(self, num_windows: int) -> Cache:
         """Return the cache that carries a state between the segments of a forward pass."""
