@@ -3,9 +3,8 @@
 In training a memory maps the tokens of whole windows to hidden states. In a rollout it reads the
 tokens of a decision at a time, and its cache holds what it keeps of those before: keys and values,
 a recurrent state. The hidden states are the same numbers, and no method knows which memory it has.
-A memory that `carries` a state can read sequences that are longer than a window, in segments one
-after the other, in training and in rollouts. To add one: a file here and a line in
-`ad/registry.py`.
+A memory that `carries` a state can read sequences that are longer than a window, by segments, in
+training and in rollouts. To add one: a file here and a line in `ad/registry.py`.
 """
 
 import copy
@@ -161,6 +160,7 @@ class Memory(nn.Module):
     @abstractmethod
     def forward(self, tokens: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Return the hidden states of `tokens`, which follow those in `cache` and enter it."""
+        raise NotImplementedError
 
     @abstractmethod
     def new_cache(self, num_envs: int, capacity: int) -> Cache:
@@ -168,6 +168,7 @@ class Memory(nn.Module):
 
         It is valid for the present weights, without dropout.
         """
+        raise NotImplementedError
 
     def new_state(self, num_windows: int) -> Cache:
         """Return the cache that carries a state between the segments of a forward pass."""
