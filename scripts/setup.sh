@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Creates .venv with the packages of scripts/requirements.txt, unless it is up to date: every file but those of torch must
-# have a hash that is listed there. --no-compile: modules are compiled when imported. PYTHON names another
-# interpreter than python3 (3.11 to 3.13).
+# have a hash that is listed there. --no-compile: modules are compiled when imported, once, unless the variable that is
+# unset here forbids that their bytecode is kept. PYTHON names another interpreter than python3 (3.11 to 3.13).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset PYTHONDONTWRITEBYTECODE
 
 stamp=$(sha256sum pyproject.toml scripts/constraints.txt scripts/requirements.txt | sha256sum)
 [ "$(cat .venv/stamp 2>/dev/null)" = "$stamp" ] && exit 0
