@@ -159,6 +159,19 @@ def method_reads_segments(config, world):
         yield Problem("training.segments", text)
 
 
+@constraint("training.segments", "training.batch_size", "training.micro_batches", "method")
+def segments_fill_a_batch(config, world):
+    own, reads = config.training, METHODS.load(config.method.name).reads_histories
+    most, rest = divmod(own.batch_size, own.segments)
+    if reads and rest:  # a learner of its own has other batches
+        text = f"must divide training.batch_size ({own.batch_size}), not be {own.segments}"
+        yield Problem("training.segments", text)
+    elif reads and own.micro_batches > most:
+        divided = " / training.segments" if own.segments > 1 else ""
+        text = f"must be at most training.batch_size{divided} ({most}), not {own.micro_batches}"
+        yield Problem("training.micro_batches", text)
+
+
 @constraint("model.memory", "method")
 def method_reads_retrieved_episodes(config, world):
     method = _method(config)

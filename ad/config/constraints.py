@@ -159,20 +159,6 @@ def only_separate_tokens_have_an_order(reward_token, tokenizer):
         return f"must be after with model.tokenizer {tokenizer}: before is for separate only"
 
 
-@constraint("training.micro_batches", "training.batch_size", "training.segments")
-def micro_batches_have_windows(micro_batches, batch_size, segments):
-    if micro_batches > batch_size // segments:
-        of_rows = " / training.segments" if segments > 1 else ""
-        most = batch_size // segments
-        return f"must be at most training.batch_size{of_rows} ({most}), not {micro_batches}"
-
-
-@constraint("training.segments", "training.batch_size")
-def segments_fill_a_batch(segments, batch_size):
-    if batch_size % segments:
-        return f"must divide training.batch_size ({batch_size}), not be {segments}"
-
-
 @constraint("training.warmup_steps", "training.steps", "training.schedule_steps")
 def warmup_fits_into_schedule(warmup_steps, steps, schedule_steps):
     name = "schedule_steps" if schedule_steps else "steps"

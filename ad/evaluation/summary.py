@@ -47,7 +47,7 @@ def write_summary(run: Run, asked_return: float | None = None) -> None:
         "timing": run.timing(),
         "sessions": trained,
         "resumed_with": resumed_with(trained),
-        "evaluated_on": hardware(config, choose_device(config)),
+        "evaluated_on": hardware(config, choose_device(config)) | {"precision": "float32"},
     }
     write_results_json(run.folder, results | identity(run) | {"asked_return": asked_return})
 

@@ -272,7 +272,7 @@ def _details(run: Run, results: dict) -> Iterator[Block]:
         [f"trained from step {session['from_step']}", *_hardware(session)]
         for session in results["sessions"]
     ]
-    rows.append(["evaluated", *_hardware(results["evaluated_on"] | {"precision": "float32"})])
+    rows.append(["evaluated", *_hardware(results["evaluated_on"])])
     hardware: list[Block] = [Table(["", "device", "CPU threads", "precision", "torch"], rows)]
     if results["resumed_with"]:
         text = (

@@ -40,13 +40,13 @@ class RecomputedWindow(SlidingWindow):
 def cached(effort: Effort) -> Measurement:
     """Measure rollouts of 115 environments with the cache and without."""
     model, config = frozen_model()
-    episodes = effort.scaled(60, 15)
+    filled = _episodes_of_a_window()
+    episodes = effort.scaled(60, filled + 2)
     few = -(-NUM_ENVS // 10) if effort.quick else NUM_ENVS  # each env costs as much as in NUM_ENVS
     limit = "2048³ matrix product, float32"
     contenders = {
         "ours": play(model, config, NUM_ENVS, episodes),
-        # 13 episodes of 20 steps fill the window once.
-        "full recompute": play(model, config, few, 13, RecomputedWindow),
+        "full recompute": play(model, config, few, filled, RecomputedWindow),
         limit: matrix_product(torch.float32, _device(model)),
     }
     peak: list[int] = []
@@ -64,7 +64,7 @@ def growth(effort: Effort) -> Measurement:
     model, config = frozen_model()
     rates = {}
     for num_envs in GROWTH[: 3 if effort.quick else None]:
-        work = play(model, config, num_envs, effort.scaled(30, 13))
+        work = play(model, config, num_envs, effort.scaled(30, _episodes_of_a_window()))
         rates[str(num_envs)] = alternate({"ours": work}, 1)["ours"]
     result = Measurement("rollout", "growth", "steps", median(rates[str(NUM_ENVS)]), rates)
     costs = {num_envs: round(1e6 / median(values), 1) for num_envs, values in rates.items()}
@@ -105,6 +105,11 @@ def play(model, config, num_envs: int, episodes: int, context_class=SlidingWindo
         return rollout(ContextPolicy(model, context), env, seeds, episodes, sampled()).env_steps
 
     return work
+
+
+def _episodes_of_a_window() -> int:
+    """Return how many episodes of 20 steps fill the window once."""
+    return -(-WINDOW // 20)
 
 
 def frozen_model(*options: str):
