@@ -51,6 +51,8 @@ class TaskOracle:
     state of the environments, and several threads may call them at once.
 
     task_noun: what a task is called in reports, e.g. "goal".
+    numbering: what the numbers of observations depend on besides the id, None if on nothing. No
+    model can be evaluated in a world with another one.
     action_names: what the actions are called, in their order; empty if they have no names, or other
     ones in each task. A task with fewer actions has the first of them.
     task_grid: the (rows, columns) of the grid whose cells are the tasks, for maps; None if a task
@@ -76,6 +78,7 @@ class TaskOracle:
     single_observation_space: Space
     single_action_space: Space
     task_noun: str = "task"
+    numbering: str | None = None
     life: int | None = None
     action_names: tuple[str, ...] = ()
     task_grid: tuple[int, int] | None = None

@@ -1,5 +1,6 @@
 """MiniGrid as tables: every step is the package's, returns are exact, files are made once."""
 
+import json
 import os
 import textwrap
 
@@ -11,6 +12,7 @@ from recorded import played
 
 import envs
 from ad.config.schema import EnvConfig
+from ad.errors import ConfigError
 from ad.registry import SOURCES
 from ad.sources import fits
 from envs.minigrid import table_files, tabular
@@ -166,6 +168,20 @@ def test_a_picture_has_one_number_in_all_layouts():
     assert world(GO_TO_DOOR, [4, 3, 1]).reset(seed=0)[0][0] == first[2]
 
 
+@pytest.mark.parametrize("observation", ["observation_id", "index"])
+def test_a_model_is_not_evaluated_where_pictures_have_other_numbers(smoke, tmp_path, observation):
+    kwargs = {"minigrid_id": GO_TO_DOOR, "seeds": [0, 2, 5, 6], "observation": observation}
+    words = ["--env.id", TABLE, "--env.kwargs", json.dumps(kwargs), "--split.num_train_tasks", "2"]
+    words += ["--split.held_out", "null", "--model.reward", "projection", "--model.encoder"]
+    words += ["one_hot" if observation == "index" else "table", "--evaluation.worlds"]
+    assert smoke(tmp_path, *words, json.dumps([{"seeds": [6, 5, 2, 0]}]))
+    if observation == "index":  # pictures themselves
+        assert smoke(tmp_path, *words, json.dumps([{"seeds": [0, 2, 3, 6]}]))
+        return
+    with pytest.raises(ConfigError, match="numbers stand for other observations than those of"):
+        smoke(tmp_path, *words, json.dumps([{"seeds": [0, 2, 3, 6]}]))
+
+
 def test_returns_and_policy_of_an_empty_room_are_those_worked_out_by_hand():
     table = world()  # two forward, a turn, two forward, and T = 100
     assert table.max_episode_steps == 100 and table.success_ends
@@ -275,6 +291,26 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
     assert len(list(folder.iterdir())) == 3
 
 
+def test_a_large_array_among_the_arguments_of_an_id_names_its_tables(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(table_files, "STARTED", float("inf"))
+    code = """
+        from minigrid.envs.empty import EmptyEnv
+
+        class Timed(EmptyEnv):
+            def __init__(self, steps, **rest):
+                super().__init__(size=4, max_steps=int(steps[1000]), **rest)
+    """
+    (tmp_path / "timed.py").write_text(textwrap.dedent(code))
+    kind = envs.registry.load_class(f"{tmp_path}/timed.py:Timed")
+    for steps in (9, 7):
+        array = np.repeat([0, steps, 0], (1000, 1, 1000))  # whose text leaves out its middle
+        gymnasium.register("Timed-v0", kind, kwargs={"steps": array})
+        load_family.cache_clear()
+        assert world("Timed-v0").max_episode_steps == steps
+        del gymnasium.registry["Timed-v0"]
+    assert len(list(folder.iterdir())) == 2
+
+
 @pytest.mark.parametrize("steps", [24, 64, 76, 100])
 def test_rewards_in_float32_are_those_of_a_table(stranger, steps):
     place = stranger("ended = True; reward = np.float32(self._reward())")
@@ -347,9 +383,10 @@ def test_what_is_no_table_in_the_package_is_refused(monkeypatch):
         world(seeds=2)
     assert world(arguments={"agent_start_pos": [2, 2]}).shortest_episode([[0]]).tolist() == [3]
     assert world(arguments={"max_episode_steps": 5}).max_episode_steps == 5
-    for arguments, sentence in (({"agent_view_size": 3}, "setting view"), ({"size": {1}}, "JSON")):
+    settings = {"agent_view_size": "setting view", "size": "JSON", "max_steps": "more than 100,000"}
+    for (name, sentence), value in zip(settings.items(), (3, {1}, 10**9), strict=True):
         with pytest.raises(ValueError, match=sentence):
-            world(arguments=arguments)
+            world(arguments={name: value})
     for arguments, env_id in (({"members": [EMPTY]}, "MiniGrid-Mixture-v0"), ({"sise": 6}, EMPTY)):
         with pytest.raises(ValueError, match=r"Mixture is not one MiniGridEnv|cannot be made"):
             world(env_id, arguments=arguments)

@@ -234,6 +234,8 @@ def _check_evaluated_world(config: Experiment, world, other) -> None:
     """Raise ValueError if a model of `world` cannot be evaluated on the world `other`."""
     if other.single_action_space != world.single_action_space:
         raise ValueError("it has other actions than training")
+    if other.numbering != world.numbering:
+        raise ValueError("its numbers stand for other observations than those of training")
     trained, evaluated = observation_parts(world), observation_parts(other)
     for name in {**trained, **evaluated}:
         part, changed = trained.get(name), evaluated.get(name)

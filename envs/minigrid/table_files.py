@@ -2,9 +2,9 @@
 
 A file is named by the hash of what its table depends on: the id with its arguments, the seed, what
 is observed, the versions of MiniGrid, Gymnasium and NumPy, and the source files of the
-environment's classes and of the function that makes it, but not of modules that these import:
-delete the folder after a change of one. It is there in whole or not at all; a damaged one is made
-again.
+environment's classes and of the function that makes it, but not of modules that these import or of
+files that they read: delete the folder after a change of one. It is there in whole or not at all; a
+damaged one is made again.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import inspect
 import itertools
 import json
 import os
+import pickle
 import signal
 import threading
 import time
@@ -109,7 +110,7 @@ def _load(make: Callable, paths: dict[int, Path | None]) -> dict[int, Table]:
     tables = {seed: table for seed, table in read.items() if table is not None}
     if missing := [seed for seed in paths if seed not in tables]:
         text = os.environ.get(WORKERS, "1")
-        text = str(os.cpu_count() or 1) if text == "all" else text
+        text = str(_num_cores()) if text == "all" else text
         most = check_integer(f"${WORKERS}", int(text) if text.isdecimal() else text, 1, 2**16)
         made = _make_all(make, missing, min(most, len(missing)))
         bar = tqdm(made, "make tables", len(missing), unit=" layouts", disable=None)
@@ -117,6 +118,13 @@ def _load(make: Callable, paths: dict[int, Path | None]) -> dict[int, Table]:
             if seed in files:
                 _write(files[seed], tables[seed])
     return {seed: tables[seed] for seed in paths}
+
+
+def _num_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _make_all(make: Callable, seeds: list[int], workers: int) -> Iterator[tuple[int, Table]]:
@@ -174,9 +182,18 @@ def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:
     settings, kind = asdict(env.settings), type(env.unwrapped).__qualname__
     versions = minigrid.__version__, gymnasium.__version__, np.__version__
     made_by = [versions, sources, kind, spec.id, spec.kwargs, spec.max_episode_steps]
-    texts = {s: json.dumps([*made_by, settings, s], default=str, sort_keys=True) for s in seeds}
+    write = partial(json.dumps, default=_pickled, sort_keys=True)
+    try:
+        texts = {seed: write([*made_by, settings, seed]) for seed in seeds}
+    except Exception:  # an argument that cannot be pickled may raise anything
+        return dict.fromkeys(seeds)
     names = {seed: hashlib.sha256(text.encode()).hexdigest() for seed, text in texts.items()}
     return {seed: folder / f"{name}.npz" for seed, name in names.items()}
+
+
+def _pickled(value) -> str:
+    """Return the hash of an argument that JSON does not have, such as an array."""
+    return hashlib.sha256(pickle.dumps(value)).hexdigest()
 
 
 def _folder() -> Path:

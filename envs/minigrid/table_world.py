@@ -4,6 +4,7 @@ A task is a layout: the seed of every reset. MiniGrid itself has made its table 
 observations, rewards and ends are those of the package.
 """
 
+import hashlib
 import json
 from dataclasses import fields, replace
 from functools import cached_property, lru_cache
@@ -121,12 +122,16 @@ class MiniGridTable(World):
             self.is_state,
         )
         env, table = make_layouts(*self._made, self.settings), self._table
+        if (longest := table.limit.max()) > MAX_STEPS:
+            raise ValueError(f"its episodes have {longest:,} steps, more than {MAX_STEPS:,}")
         if limit and (table.horizon != max_steps).any():
             raise ValueError(f"{minigrid_id} does not keep to its argument max_steps")
         # The number by which each state is observed, [K, S].
         self._numbers, self._factors = table.picture, (len(table.pictures),)
         if self.is_state:
             self._numbers, self._factors = number_states(table)
+        elif observation == NUMBER:
+            self.numbering = hashlib.sha256(table.pictures.tobytes()).hexdigest()
         self._images = one_hot(table.pictures) if kind == "one_hot" else table.pictures
         if mission:
             self._missions = np.array([env.missions.encode(str(text)) for text in table.missions])
