@@ -90,6 +90,7 @@ def _small(config: Experiment, root: Path) -> Experiment:
     steps = max(120, 3 * episode, 2 * length)
     changed = {
         "split.num_train_tasks": min(3, config.split.num_train_tasks),
+        "env.change": min(config.env.change, 1),  # evaluations have two episodes
         "source.env_steps": config.source.num_envs * steps,
         "data.context_length": length,
         "training.batch_size": 8 * config.training.segments,
@@ -99,7 +100,9 @@ def _small(config: Experiment, root: Path) -> Experiment:
     if split.held_out is None and not split.tuning and len(world.all_tasks()) > 20:
         changed["split.num_held_out"] = 3
     if world.life:
-        changed["evaluation.episodes"] = world.life // episode
+        changed["evaluation.env_steps"] = world.life
+    if not build_method(config.method).reads_histories:
+        del changed["data.context_length"]  # the settings of the method may depend on it
     try:
         return load_file(path, **SMALL | changed)
     except ConfigError as error:

@@ -130,7 +130,12 @@ class Evidence:
     def context_episodes(self) -> float:
         """The episodes of mean length that a context holds."""
         mean = np.mean([lengths.mean() for _, lengths in self.curves])
-        return float(self.config.data.context_length / mean)
+        return float(self.context_length / mean)
+
+    @property
+    def context_length(self) -> int:
+        """The transitions of a training sequence."""
+        return self.config.data.context_length * self.config.training.segments
 
     @property
     def better_stride(self) -> int:
@@ -352,12 +357,12 @@ def source_does_not_improve(e: Evidence) -> str | None:
 
 def context_is_too_short(e: Evidence) -> str | None:
     """Tell of contexts with less than two episodes: nothing is seen to get better."""
-    length = e.config.data.context_length
+    length = e.context_length
     if not e.curves or e.is_within_episodes or length >= 2 * e.first_length:
         return None
     what = "an episode" if length < e.first_length else "two episodes"
     return (
-        f"saw: data.context_length is {length}, and early episodes have {e.first_length:.0f} env "
+        f"saw: a context has {length} transitions, and early episodes {e.first_length:.0f} env "
         f"steps; likely: the context holds less than {what}, and forgets what an episode taught "
         "before the next one ends; change: data.context_length, env.episode_length (shorter)"
     )

@@ -11,6 +11,7 @@ from ad.collection.job import new_source
 from ad.config.parser import load
 from ad.data.episodes import episodes
 from ad.data.histories import HistoryStore
+from ad.data.load import load_training_set
 from ad.data.manifest import read_manifest
 from ad.data.store import load_history
 from ad.evaluation import metrics
@@ -181,7 +182,14 @@ def test_a_learner_relearns_after_a_change_among_the_tasks_of_its_split(smoke, t
     report(run)
 
 
-def test_the_tasks_of_a_history_follow_from_its_manifest(smoke, tmp_path):
+def test_histories_that_end_before_a_change_are_a_warning(smoke, tmp_path, capsys):
+    words = ["--env.change", "5", "--data.history_stride", "40", "--source.env_steps", "800"]
+    run = Run.open(smoke(tmp_path, "--source.algorithm", "q_learning", *words))
+    collect(run), load_training_set(run)
+    assert "and env.change times data.history_stride is 200" in capsys.readouterr().err
+
+
+def test_the_tasks_of_a_history_follow_from_its_manifest(smoke, tmp_path, capsys):
     words = ("--env.change", "2", "--data.history_stride", "3", "--source.env_steps", "400")
     run = Run.open(smoke(tmp_path, "--source.algorithm", "q_learning", *words))
     collect(run)
@@ -198,6 +206,8 @@ def test_the_tasks_of_a_history_follow_from_its_manifest(smoke, tmp_path):
         history.arrays["next_observation"][ends], goals[number[ends]]
     )  # an episode ends at the goal of its task
     assert len(set(number[ends] // 6)) > 2
+    load_training_set(run)
+    assert "no task changes" not in capsys.readouterr().err
     other = smoke(tmp_path, "--source.algorithm", "q_learning", *words, "--split.split_seed", "3")
     assert HistoryStore(other).path != HistoryStore(run.config).path
 

@@ -41,8 +41,12 @@ def test_what_keeps_its_contract_is_fine(words, tmp_path, capsys):
     assert not any(tmp_path.iterdir())
 
 
-def test_only_the_world_of_a_method_that_learns_in_it_is_tried(tmp_path, capsys):
-    check(configured(tmp_path, "--method.name", "source"))
+RL2 = ("--method.name", "rl2", "--env.change", "2", "--method.settings.trial_steps")
+
+
+@pytest.mark.parametrize("words", [("--method.name", "source"), (*RL2, "40")])
+def test_only_the_world_of_a_method_that_learns_in_it_is_tried(words, tmp_path, capsys):
+    check(configured(tmp_path, "--data.context_length", "40", *words))
     assert capsys.readouterr().out == "world: fine\n"
 
 

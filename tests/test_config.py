@@ -143,6 +143,7 @@ root --root /no/such/folder
 env --env.id DarkRom-v0
 env.change --env.change 2.5
 env.change --env.change 1e300
+env.change --env.change 20 --evaluation.episodes 20
 env.change --env.change 2 --evaluation.calibration [0,1] --method.name decision_transformer
 env.change --env.change 2 --evaluation.env_steps 100
 env.change --env.change 2 --env.id OddEvenBandit-v0 --env.kwargs {"min_arms":4}
@@ -250,6 +251,8 @@ model.dropout --method.name rl2 --model.dropout 0.1
 evaluation.temperature_known --method.name rl2 --evaluation.temperature_known 0.5
 evaluation.worlds --evaluation.worlds [{"change":20}] --evaluation.episodes 20
 evaluation.worlds --evaluation.worlds [{"change":"x"}]
+evaluation.worlds --evaluation.worlds [{"size":7},{}]
+evaluation.worlds --evaluation.worlds [{"change":0}]
 method.name --method.name in_context_planning --env.id WaterMaze-v0 --model.encoder mlp
 model.memory --model.memory retrieval --method.name rl2
 model.memory --model.memory retrieval --method.name dpt --method.settings.contexts shuffled

@@ -70,6 +70,8 @@ def tasks_can_change(config, world):
         text += " with evaluation.env_steps: all rollouts must have as many episodes"
     elif not config.env.change:
         return
+    elif config.env.change >= config.evaluation.episodes:
+        text += f": the evaluation has {config.evaluation.episodes} episodes"
     elif config.evaluation.calibration:
         text += " with evaluation.calibration, whose tasks do not change"
     elif config.evaluation.asked_returns:
@@ -79,7 +81,7 @@ def tasks_can_change(config, world):
     elif method.reads_histories or not method.has_model:
         if SOURCES.load(config.source.algorithm).privileged_info == "nothing":
             return
-        text += f" with {config.source.algorithm}, whose agents have privileged information"
+        text += f" with {config.source.algorithm}, whose agents are told more, or may be"
     else:
         return
     yield Problem("env.change" if config.env.change else "evaluation.worlds", text)
@@ -179,7 +181,7 @@ def method_reads_retrieved_episodes(config, world):
         return
     text = f"must not be {config.model.memory} with {config.method.name} and its settings, whose"
     if not (method.reads_histories and method.reads_segments):
-        yield Problem("model.memory", f"{text} windows are not read in the order of a history")
+        yield Problem("model.memory", f"{text} windows are read without earlier episodes")
     elif "reward" in method.derived:  # by which a rollout would choose episodes
         yield Problem("model.memory", f"{text} field reward is not the reward")
 
@@ -195,6 +197,8 @@ def model_can_be_evaluated_on_worlds(config, world):
             raise SettingError("evaluation.worlds", text)
         env = evaluated_env(config.env, kwargs)
         try:
+            if env == config.env:
+                raise ValueError("it is the world that the run is evaluated in anyway")
             if text := value_problem(env.change, float, {}) or rate_problem(env.change):
                 raise ValueError(f"change {text}")
             if env.change >= config.evaluation.episodes and "change" in kwargs:

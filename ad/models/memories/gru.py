@@ -1,7 +1,8 @@
 """A recurrent memory: gated recurrent units (Cho et al. 2014, arXiv 1406.1078).
 
 What it keeps of the past is a vector for each layer, however long the window is, so that a decision
-in a rollout always costs the same. Where a transformer has attention, a block has a GRU.
+in a rollout always costs the same with `training.segments`; without, a full window is read anew.
+Where a transformer has attention, a block has a GRU.
 """
 
 from typing import Self
