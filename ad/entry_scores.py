@@ -26,7 +26,7 @@ from ad.rollout.tasks import policy_of, rollout_envs, rollout_tasks
 from ad.runtime.devices import choose_device
 from ad.runtime.isolated import has_network
 from ad.runtime.run import Run
-from ad.training.provenance import check_fingerprint, hardware
+from ad.training.provenance import check_fingerprint, evaluation_hardware
 from envs.presets import resolve
 
 LEAST_TASKS, MOST_TASKS = 10, 100  # of those that `seed` draws
@@ -52,7 +52,7 @@ def evaluate_files(folder: str, threads: int, seed: int) -> dict:
     new_policy = _program(run, place / PROGRAM) if is_program else _model(run, place)
     splits = _splits(run, new_policy, place / "again")
     about, fresh = _fresh(run, new_policy, seed)
-    on = hardware(run.config, device)
+    on = evaluation_hardware(run.config, device)
     scores = {"splits": splits, "about": about, "fresh": fresh, "evaluated_on": on}
     return scores | {"program": is_program}
 

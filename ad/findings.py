@@ -364,7 +364,8 @@ def context_is_too_short(e: Evidence) -> str | None:
     return (
         f"saw: a context has {length} transitions, and early episodes {e.first_length:.0f} env "
         f"steps; likely: the context holds less than {what}, and forgets what an episode taught "
-        "before the next one ends; change: data.context_length, env.episode_length (shorter)"
+        "before the next one ends; change: data.context_length, training.segments, "
+        "env.episode_length (shorter)"
     )
 
 

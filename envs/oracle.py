@@ -51,8 +51,8 @@ class TaskOracle:
     state of the environments, and several threads may call them at once.
 
     task_noun: what a task is called in reports, e.g. "goal".
-    numbering: what the numbers of observations depend on besides the id, None if on nothing. No
-    model can be evaluated in a world with another one.
+    numbering: a name for what the numbers of observations stand for, where that may differ between
+    worlds of equal spaces, else None. A model is evaluated where the numbering is that of training.
     action_names: what the actions are called, in their order; empty if they have no names, or other
     ones in each task. A task with fewer actions has the first of them.
     task_grid: the (rows, columns) of the grid whose cells are the tasks, for maps; None if a task

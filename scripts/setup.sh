@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Creates .venv with the packages of scripts/requirements.txt, unless it is up to date: every file but those of torch must
-# have a hash that is listed there. --no-compile: modules are compiled when imported, once, unless the variable that is
-# unset here forbids that their bytecode is kept. PYTHON names another interpreter than python3 (3.11 to 3.13).
+# Creates .venv with the packages of scripts/requirements.txt, unless it is up to date: every file but those of torch
+# must have a hash that is listed there. --no-compile: modules are compiled when first imported.
+# PYTHONDONTWRITEBYTECODE is unset in this script, so that its last step keeps bytecode. PYTHON names another
+# interpreter than python3 (3.11 to 3.13).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE

@@ -3,7 +3,7 @@
 # as the first argument, installs MkDocs, mlcroissant and Ray, a large wheel, and runs their tests too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-unset PYTHONDONTWRITEBYTECODE  # an import of torch's optimizers compiles 1,000 modules, in each process that a test starts
+unset PYTHONDONTWRITEBYTECODE  # with it, each process that a test starts compiles 1,000 modules
 bash scripts/setup.sh
 
 left_out="not slow and not faults and not docs and not ray"

@@ -186,7 +186,7 @@ def test_histories_that_end_before_a_change_are_a_warning(smoke, tmp_path, capsy
     words = ["--env.change", "5", "--data.history_stride", "40", "--source.env_steps", "800"]
     run = Run.open(smoke(tmp_path, "--source.algorithm", "q_learning", *words))
     collect(run), load_training_set(run)
-    assert "and env.change times data.history_stride is 200" in capsys.readouterr().err
+    assert "than env.change times data.history_stride (200)" in capsys.readouterr().err
 
 
 def test_the_tasks_of_a_history_follow_from_its_manifest(smoke, tmp_path, capsys):

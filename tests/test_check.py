@@ -10,7 +10,10 @@ from ad.errors import ConfigError
 
 BROKEN = f"{HERE}/broken.py"
 RING = ["--env.episode_length", "6", "--model.encoder", "table"]
+DRIFT = ["--env.id", "BernoulliBandit-v0", "--env.kwargs", '{"drift": 0.1, "pulls": 60}']
+DRIFT += ["--env.episode_length", "7", "--evaluation.env_steps", "60", "--model.encoder", "table"]
 GOOD = {
+    "drift": [*DRIFT, "--source.algorithm", "ucb"],
     "arms": [*ARMS, "--split.num_train_tasks", "6"],
     "pictures": CASES["pictures"],
     "averages and a critic": [

@@ -3,6 +3,7 @@
 import json
 import os
 import textwrap
+from collections import UserList
 
 import gymnasium
 import minigrid
@@ -291,7 +292,7 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
     assert len(list(folder.iterdir())) == 3
 
 
-def test_a_large_array_among_the_arguments_of_an_id_names_its_tables(tmp_path, folder, monkeypatch):
+def test_tables_are_kept_by_all_of_an_array_and_not_by_other_objects(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(table_files, "STARTED", float("inf"))
     code = """
         from minigrid.envs.empty import EmptyEnv
@@ -302,9 +303,10 @@ def test_a_large_array_among_the_arguments_of_an_id_names_its_tables(tmp_path, f
     """
     (tmp_path / "timed.py").write_text(textwrap.dedent(code))
     kind = envs.registry.load_class(f"{tmp_path}/timed.py:Timed")
-    for steps in (9, 7):
+    for steps in (9, 7, 5):
         array = np.repeat([0, steps, 0], (1000, 1, 1000))  # whose text leaves out its middle
-        gymnasium.register("Timed-v0", kind, kwargs={"steps": array})
+        kwargs = {"steps": UserList(array) if steps == 5 else array}
+        gymnasium.register("Timed-v0", kind, kwargs=kwargs)
         load_family.cache_clear()
         assert world("Timed-v0").max_episode_steps == steps
         del gymnasium.registry["Timed-v0"]

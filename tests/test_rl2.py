@@ -45,6 +45,10 @@ def whole(smoke, tmp_path_factory) -> Run:
     return run
 
 
+def test_the_segments_of_a_trial_need_not_divide_a_batch_of_windows(smoke, tmp_path):
+    assert smoke(tmp_path, *words(), "--training.segments", "3").training.batch_size % 3
+
+
 @pytest.fixture
 def copied(whole, tmp_path) -> Run:
     """A copy of the run `whole`, which tests may damage."""

@@ -81,7 +81,7 @@ def tasks_can_change(config, world):
     elif method.reads_histories or not method.has_model:
         if SOURCES.load(config.source.algorithm).privileged_info == "nothing":
             return
-        text += f" with {config.source.algorithm}, whose agents are told more, or may be"
+        text += f" with {config.source.algorithm}, whose agents may know more than they observe"
     else:
         return
     yield Problem("env.change" if config.env.change else "evaluation.worlds", text)
@@ -198,7 +198,7 @@ def model_can_be_evaluated_on_worlds(config, world):
         env = evaluated_env(config.env, kwargs)
         try:
             if env == config.env:
-                raise ValueError("it is the world that the run is evaluated in anyway")
+                raise ValueError("it changes no setting of env")
             if text := value_problem(env.change, float, {}) or rate_problem(env.change):
                 raise ValueError(f"change {text}")
             if env.change >= config.evaluation.episodes and "change" in kwargs:

@@ -65,10 +65,10 @@ def load_training_set(run: Run, broadcast: Callable = call) -> TrainingSet:
         raise ConfigError("the histories hold rewards that are not finite")
     if (rate := run.config.env.change) >= 1:
         every = int(rate * run.config.data.history_stride)
-        most = max((own["terminated"] | own["truncated"]).sum(1).max() for own in learned)
-        if most <= every:
-            times = f"env.change times data.history_stride is {every}"
-            warn(f"no task changes in the histories: an actor has {most} episodes, and {times}")
+        ends = [own["terminated"] | own["truncated"] for own in learned]
+        if max(done[:, :-1].sum(1).max() for done in ends) < every:
+            text = "no task changes in the histories: actors play fewer episodes than env.change"
+            warn(f"{text} times data.history_stride ({every})")
     returns = [returns_of(arrays) for arrays in learned]
     spec = make_spec(run.world, run.config.env.episode_length, rewards, returns)
     tasks = zip(learned, run.split.train_tasks, strict=True)

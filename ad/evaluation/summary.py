@@ -21,7 +21,7 @@ from ad.runtime.devices import choose_device
 from ad.runtime.files import read_checked_json, sha256, write_checked_json
 from ad.runtime.run import Run
 from ad.training import checkpoints
-from ad.training.provenance import hardware, read_sessions, resumed_with
+from ad.training.provenance import evaluation_hardware, read_sessions, resumed_with
 from envs.oracle import Reference, TaskOracle
 from envs.tasks import task_name
 
@@ -47,7 +47,7 @@ def write_summary(run: Run, asked_return: float | None = None) -> None:
         "timing": run.timing(),
         "sessions": trained,
         "resumed_with": resumed_with(trained),
-        "evaluated_on": hardware(config, choose_device(config)) | {"precision": "float32"},
+        "evaluated_on": evaluation_hardware(config, choose_device(config)),
     }
     write_results_json(run.folder, results | identity(run) | {"asked_return": asked_return})
 

@@ -86,6 +86,11 @@ def hardware(config: Experiment, device: torch.device) -> dict[str, str | int]:
     }
 
 
+def evaluation_hardware(config: Experiment, device: torch.device) -> dict[str, str | int]:
+    """Return `hardware` of an evaluation, which is in float32 however the model was trained."""
+    return hardware(config, device) | {"precision": "float32"}
+
+
 def log_session(folder: Path, step: int, present: dict[str, str | int]) -> None:
     """Record that a process trains from `step` on, on the hardware `present`.
 

@@ -2,9 +2,9 @@
 
 A file is named by the hash of what its table depends on: the id with its arguments, the seed, what
 is observed, the versions of MiniGrid, Gymnasium and NumPy, and the source files of the
-environment's classes and of the function that makes it, but not of modules that these import or of
-files that they read: delete the folder after a change of one. It is there in whole or not at all; a
-damaged one is made again.
+environment's classes and of the function that makes it, but not of modules that these import, of
+classes among the arguments, or of files that they read: delete the folder after a change of one. It
+is there in whole or not at all; a damaged one is made again.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ import inspect
 import itertools
 import json
 import os
-import pickle
 import signal
 import threading
 import time
@@ -182,18 +181,23 @@ def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:
     settings, kind = asdict(env.settings), type(env.unwrapped).__qualname__
     versions = minigrid.__version__, gymnasium.__version__, np.__version__
     made_by = [versions, sources, kind, spec.id, spec.kwargs, spec.max_episode_steps]
-    write = partial(json.dumps, default=_pickled, sort_keys=True)
+    write = partial(json.dumps, default=_as_text, sort_keys=True)
     try:
         texts = {seed: write([*made_by, settings, seed]) for seed in seeds}
-    except Exception:  # an argument that cannot be pickled may raise anything
+    except (TypeError, ValueError):  # ValueError: an argument holds itself
         return dict.fromkeys(seeds)
     names = {seed: hashlib.sha256(text.encode()).hexdigest() for seed, text in texts.items()}
     return {seed: folder / f"{name}.npz" for seed, name in names.items()}
 
 
-def _pickled(value) -> str:
-    """Return the hash of an argument that JSON does not have, such as an array."""
-    return hashlib.sha256(pickle.dumps(value)).hexdigest()
+def _as_text(value) -> str:
+    """Return what names an argument that JSON does not have: a class by its name, an array by all
+    of its numbers. Raises TypeError for another one, of which code or memory may be a part."""
+    if inspect.isclass(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        return f"{value.dtype.str} {value.shape} {value.tobytes().hex()}"
+    raise TypeError(f"{value} has no text that is the same in all processes")
 
 
 def _folder() -> Path:

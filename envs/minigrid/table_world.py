@@ -76,8 +76,8 @@ class MiniGridTable(World):
     max_steps, arguments: the time limit, by default the id's own, and other arguments of the id, in
     which a list becomes a tuple.
     The environment variable MINIGRID_WORKERS is how many processes make tables that are not on the
-    disk yet, or "all" for all cores; several import the id's module anew, so that it must be of the
-    package, "module:id" or a place.
+    disk yet, or "all" for all cores that the process may use; several import the id's module anew,
+    so that it must be of the package, "module:id" or a place.
     Raises ValueError for a bad setting or task, and for a layout that is no table.
     """
 
@@ -123,7 +123,7 @@ class MiniGridTable(World):
         )
         env, table = make_layouts(*self._made, self.settings), self._table
         if (longest := table.limit.max()) > MAX_STEPS:
-            raise ValueError(f"its episodes have {longest:,} steps, more than {MAX_STEPS:,}")
+            raise ValueError(f"its time limit is {longest:,} steps, more than {MAX_STEPS:,}")
         if limit and (table.horizon != max_steps).any():
             raise ValueError(f"{minigrid_id} does not keep to its argument max_steps")
         # The number by which each state is observed, [K, S].
