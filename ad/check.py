@@ -92,7 +92,6 @@ def _small(config: Experiment, root: Path) -> Experiment:
         "split.num_train_tasks": min(3, config.split.num_train_tasks),
         "env.change": min(config.env.change, 1),  # evaluations have two episodes
         "source.env_steps": config.source.num_envs * steps,
-        "data.context_length": length,
         "training.batch_size": 8 * config.training.segments,
         "model.positions": max(steps, config.model.positions),
     }
@@ -101,8 +100,8 @@ def _small(config: Experiment, root: Path) -> Experiment:
         changed["split.num_held_out"] = 3
     if world.life:
         changed["evaluation.env_steps"] = world.life
-    if not build_method(config.method).reads_histories:
-        del changed["data.context_length"]  # the settings of the method may depend on it
+    if build_method(config.method).reads_histories:  # else its settings may depend on the length
+        changed["data.context_length"] = length
     try:
         return load_file(path, **SMALL | changed)
     except ConfigError as error:

@@ -132,8 +132,7 @@ def _collected(config: Experiment, folder: Path) -> Experiment:
         (folder / "histories").symlink_to(os.path.abspath(Path(config.root) / "histories"))
         return _changed(config, folder)
     source, begin = config.source, time.perf_counter()
-    context_length = config.data.context_length * config.training.segments
-    least = 4 * max(config.env.episode_length, context_length)
+    least = 4 * max(config.env.episode_length, config.sequence_length)
     least = source.num_envs * max(least, config.data.history_stride)
     most = max(source.env_steps // 20, least)
     while True:

@@ -130,12 +130,7 @@ class Evidence:
     def context_episodes(self) -> float:
         """The episodes of mean length that a context holds."""
         mean = np.mean([lengths.mean() for _, lengths in self.curves])
-        return float(self.context_length / mean)
-
-    @property
-    def context_length(self) -> int:
-        """The transitions of a training sequence."""
-        return self.config.data.context_length * self.config.training.segments
+        return float(self.config.sequence_length / mean)
 
     @property
     def better_stride(self) -> int:
@@ -357,7 +352,7 @@ def source_does_not_improve(e: Evidence) -> str | None:
 
 def context_is_too_short(e: Evidence) -> str | None:
     """Tell of contexts with less than two episodes: nothing is seen to get better."""
-    length = e.context_length
+    length = e.config.sequence_length
     if not e.curves or e.is_within_episodes or length >= 2 * e.first_length:
         return None
     what = "an episode" if length < e.first_length else "two episodes"

@@ -274,6 +274,11 @@ class Experiment:
     record: RecordConfig = field(RecordConfig())
 
     @property
+    def sequence_length(self) -> int:
+        """The transitions of a training sequence: of a window, or of all its segments."""
+        return self.data.context_length * self.training.segments
+
+    @property
     def folder(self) -> Path:
         """The folder of the run, logs/<name>."""
         return Path(self.root) / "logs" / self.name

@@ -67,14 +67,21 @@ def task_changes(
     return Changes(env.change, keys, [pool_of[tuple(task.tolist())] for _, task in envs])
 
 
+def history_rate(config: Experiment) -> float:
+    """Return the rate of the schedule of a source's actors, as `Changes` has it.
+
+    `env.change` counts episodes of a training sequence, which has every `data.history_stride`-th.
+    """
+    rate, stride = config.env.change, config.data.history_stride
+    return rate * stride if rate >= 1 else 1 - (1 - rate) ** (1 / stride)
+
+
 def history_changes(config: Experiment, tasks: np.ndarray) -> Changes | None:
     """Return the schedule of the actors of source agents on `tasks`, grouped by task.
 
-    `env.change` counts episodes of a training sequence, which has one of `data.history_stride` of
-    an actor's. All actors of an agent have the same tasks. None if tasks do not change.
+    All actors of an agent have the same tasks. None if tasks do not change.
     """
-    rate, stride, source = config.env.change, config.data.history_stride, config.source
-    rate = rate * stride if rate >= 1 else 1 - (1 - rate) ** (1 / stride)
+    rate, source = history_rate(config), config.source
     actors = [(source.source_seed, task) for task in tasks for _ in range(source.num_envs)]
     parts = [configured_split(config.env, config.split).train_tasks] if rate else []
     return task_changes(replace(config.env, change=rate), parts, actors)

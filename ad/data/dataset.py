@@ -69,7 +69,7 @@ class TrainingSet:
         share = (history_part[1] - history_part[0]) * best_fraction
         share *= 1 if held_out else data.best_actors
         transitions = int(share * len(tasks) * len(range(num_envs)[actors]) * steps)
-        length = data.context_length * self.config.training.segments
+        length = self.config.sequence_length
         sampler = WindowSampler(
             (history._replace(arrays=part(history.arrays)) for history in self.histories),
             self.spec,

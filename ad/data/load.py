@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ad.config.world import history_rate
 from ad.data.dataset import TrainingSet
 from ad.data.episodes import returns_of
 from ad.data.histories import HistoryStore
@@ -63,12 +64,11 @@ def load_training_set(run: Run, broadcast: Callable = call) -> TrainingSet:
     rewards = np.unique(np.concatenate([np.unique(arrays["reward"]) for arrays in learned]))
     if not np.isfinite(rewards).all():
         raise ConfigError("the histories hold rewards that are not finite")
-    if (rate := run.config.env.change) >= 1:
-        every = int(rate * run.config.data.history_stride)
+    if (every := history_rate(run.config)) >= 1:
         ends = [own["terminated"] | own["truncated"] for own in learned]
         if max(done[:, :-1].sum(1).max() for done in ends) < every:
             text = "no task changes in the histories: actors play fewer episodes than env.change"
-            warn(f"{text} times data.history_stride ({every})")
+            warn(f"{text} times data.history_stride ({every:g})")
     returns = [returns_of(arrays) for arrays in learned]
     spec = make_spec(run.world, run.config.env.episode_length, rewards, returns)
     tasks = zip(learned, run.split.train_tasks, strict=True)

@@ -94,7 +94,7 @@ class RL2(Method):
         if settings.num_envs % settings.minibatches:
             text = f"must divide num_envs ({settings.num_envs}), not be {settings.minibatches}"
             raise SettingError(f"{path}.minibatches", text)
-        steps, lengths = self._steps(config), (config.env.episode_length, _longest(config))
+        steps, lengths = self._steps(config), (config.env.episode_length, config.sequence_length)
         if not lengths[0] <= steps <= lengths[1]:
             segments = " times training.segments" if config.training.segments > 1 else ""
             text = f"must be from env.episode_length ({{}}) to data.context_length{segments} ({{}})"
@@ -132,9 +132,4 @@ class RL2(Method):
 
     def _steps(self, config) -> int:
         """Return the env steps of a trial whose episodes last until their time limit."""
-        return self.settings.trial_steps or _longest(config)
-
-
-def _longest(config) -> int:
-    """Return the env steps of the longest trial."""
-    return config.data.context_length * config.training.segments
+        return self.settings.trial_steps or config.sequence_length

@@ -109,7 +109,8 @@ def _load(make: Callable, paths: dict[int, Path | None]) -> dict[int, Table]:
     tables = {seed: table for seed, table in read.items() if table is not None}
     if missing := [seed for seed in paths if seed not in tables]:
         text = os.environ.get(WORKERS, "1")
-        text = str(_num_cores()) if text == "all" else text
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        text = str(cores or 1) if text == "all" else text
         most = check_integer(f"${WORKERS}", int(text) if text.isdecimal() else text, 1, 2**16)
         made = _make_all(make, missing, min(most, len(missing)))
         bar = tqdm(made, "make tables", len(missing), unit=" layouts", disable=None)
@@ -117,13 +118,6 @@ def _load(make: Callable, paths: dict[int, Path | None]) -> dict[int, Table]:
             if seed in files:
                 _write(files[seed], tables[seed])
     return {seed: tables[seed] for seed in paths}
-
-
-def _num_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _make_all(make: Callable, seeds: list[int], workers: int) -> Iterator[tuple[int, Table]]:
@@ -181,11 +175,11 @@ def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:
     settings, kind = asdict(env.settings), type(env.unwrapped).__qualname__
     versions = minigrid.__version__, gymnasium.__version__, np.__version__
     made_by = [versions, sources, kind, spec.id, spec.kwargs, spec.max_episode_steps]
-    write = partial(json.dumps, default=_as_text, sort_keys=True)
     try:
-        texts = {seed: write([*made_by, settings, seed]) for seed in seeds}
+        common = json.dumps([*made_by, settings], default=_as_text, sort_keys=True)
     except (TypeError, ValueError):  # ValueError: an argument holds itself
         return dict.fromkeys(seeds)
+    texts = {seed: f"{common[:-1]}, {seed}]" for seed in seeds}
     names = {seed: hashlib.sha256(text.encode()).hexdigest() for seed, text in texts.items()}
     return {seed: folder / f"{name}.npz" for seed, name in names.items()}
 

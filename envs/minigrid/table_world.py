@@ -48,6 +48,8 @@ def load_family(
     content = _unseen if by_state else lambda table: vars(table).values()
     by_seed = load_tables(minigrid_id, json.loads(arguments), settings, seeds, content)
     tables, shared = list(by_seed.values()), {}
+    if (longest := max(int(table.limit) for table in tables)) > MAX_STEPS:
+        raise ValueError(f"its time limit is {longest:,} steps, more than {MAX_STEPS:,}")
     if len({table.pictures.shape[1:] for table in tables}) > 1:
         raise ValueError(f"the layouts of {minigrid_id} differ in size, as their pictures do")
     for plural, singular in (("pictures", "picture"), ("missions", "mission")):
@@ -122,16 +124,12 @@ class MiniGridTable(World):
             self.is_state,
         )
         env, table = make_layouts(*self._made, self.settings), self._table
-        if (longest := table.limit.max()) > MAX_STEPS:
-            raise ValueError(f"its time limit is {longest:,} steps, more than {MAX_STEPS:,}")
         if limit and (table.horizon != max_steps).any():
             raise ValueError(f"{minigrid_id} does not keep to its argument max_steps")
         # The number by which each state is observed, [K, S].
         self._numbers, self._factors = table.picture, (len(table.pictures),)
         if self.is_state:
             self._numbers, self._factors = number_states(table)
-        elif observation == NUMBER:
-            self.numbering = hashlib.sha256(table.pictures.tobytes()).hexdigest()
         self._images = one_hot(table.pictures) if kind == "one_hot" else table.pictures
         if mission:
             self._missions = np.array([env.missions.encode(str(text)) for text in table.missions])
@@ -160,6 +158,13 @@ class MiniGridTable(World):
         """Whether every step that pays ends the episode."""
         ends = _after(self._table.terminal, self._table.next_state)
         return bool(ends[self._table.scale > 0].all())
+
+    @cached_property
+    def numbering(self) -> str | None:
+        """The hash of the pictures in the order of their numbers; None without such numbers."""
+        if not self.is_number or self.is_state:
+            return None
+        return hashlib.sha256(self._table.pictures.tobytes()).hexdigest()
 
     def all_tasks(self) -> np.ndarray:
         """Return all layouts by their seeds, int64 [K, 1]."""

@@ -40,7 +40,7 @@ class RecomputedWindow(SlidingWindow):
 def cached(effort: Effort) -> Measurement:
     """Measure rollouts of 115 environments with the cache and without."""
     model, config = frozen_model()
-    filled = _episodes_of_a_window()
+    filled = _episodes_of_a_window(config)
     episodes = effort.scaled(60, filled + 2)
     few = -(-NUM_ENVS // 10) if effort.quick else NUM_ENVS  # each env costs as much as in NUM_ENVS
     limit = "2048³ matrix product, float32"
@@ -64,7 +64,7 @@ def growth(effort: Effort) -> Measurement:
     model, config = frozen_model()
     rates = {}
     for num_envs in GROWTH[: 3 if effort.quick else None]:
-        work = play(model, config, num_envs, effort.scaled(30, _episodes_of_a_window()))
+        work = play(model, config, num_envs, effort.scaled(30, _episodes_of_a_window(config)))
         rates[str(num_envs)] = alternate({"ours": work}, 1)["ours"]
     result = Measurement("rollout", "growth", "steps", median(rates[str(NUM_ENVS)]), rates)
     costs = {num_envs: round(1e6 / median(values), 1) for num_envs, values in rates.items()}
@@ -107,9 +107,9 @@ def play(model, config, num_envs: int, episodes: int, context_class=SlidingWindo
     return work
 
 
-def _episodes_of_a_window() -> int:
-    """Return how many episodes of 20 steps fill the window once."""
-    return -(-WINDOW // 20)
+def _episodes_of_a_window(config) -> int:
+    """Return how many episodes of full length fill the window once."""
+    return -(-config.data.context_length // config.env.episode_length)
 
 
 def frozen_model(*options: str):
