@@ -87,7 +87,9 @@ def _small(config: Experiment, root: Path) -> Experiment:
     path, episode = root / "experiment.yaml", config.env.episode_length
     path.write_text(dump(replace(config, root=str(root), name="check")))
     length = min(max(12, episode), config.data.context_length)
+    world, split = configured_world(config.env), config.split
     steps = max(120, 3 * episode, 2 * length)
+    steps = min(steps, world.life or steps)
     changed = {
         "split.num_train_tasks": min(3, config.split.num_train_tasks),
         "env.change": min(config.env.change, 1),  # evaluations have two episodes
@@ -95,7 +97,6 @@ def _small(config: Experiment, root: Path) -> Experiment:
         "training.batch_size": 8 * config.training.segments,
         "model.positions": max(steps, config.model.positions),
     }
-    world, split = configured_world(config.env), config.split
     if split.held_out is None and not split.tuning and len(world.all_tasks()) > 20:
         changed["split.num_held_out"] = 3
     if world.life:

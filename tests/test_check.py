@@ -12,6 +12,7 @@ BROKEN = f"{HERE}/broken.py"
 RING = ["--env.episode_length", "6", "--model.encoder", "table"]
 DRIFT = ["--env.id", "BernoulliBandit-v0", "--env.kwargs", '{"drift": 0.1, "pulls": 60}']
 DRIFT += ["--env.episode_length", "7", "--evaluation.env_steps", "60", "--model.encoder", "table"]
+DRIFT += ["--source.env_steps", "240"]
 GOOD = {
     "drift": [*DRIFT, "--source.algorithm", "ucb"],
     "arms": [*ARMS, "--split.num_train_tasks", "6"],

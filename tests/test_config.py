@@ -156,7 +156,11 @@ evaluation.worlds --env.id BernoulliBandit-v0 --source.algorithm ucb --evaluatio
 evaluation.worlds --env.id BernoulliBandit-v0 --source.algorithm ucb --evaluation.episodes 20 \
   --evaluation.worlds [{"drift":0.1,"change":2}]
 evaluation.episodes --env.id BernoulliBandit-v0 --source.algorithm ucb --evaluation.episodes 21 \
-  --env.kwargs {"drift":0.1}
+  --env.kwargs {"drift":0.1} --source.env_steps 4000
+source.env_steps --env.id BernoulliBandit-v0 --source.algorithm ucb --evaluation.episodes 20 \
+  --env.kwargs {"drift":0.1} --source.env_steps 4020
+method.settings.trial_steps --env.id BernoulliBandit-v0 --evaluation.episodes 20 \
+  --env.kwargs {"drift":0.1} --method.name rl2 --data.context_length 401
 source.settings.restarts --source.algorithm q_learning --source.settings.restarts true \
   --source.settings.shared true
 evaluation.worlds --evaluation.worlds [{"change":2}] --split.num_train_tasks 79
@@ -226,6 +230,8 @@ model.tokenizer --model.memory gru --model.tokenizer modal
 model.positions --model.position window --model.positions 63
 model.positions --model.position history --model.positions 1999
 model.positions --model.position history --data.history_stride 5
+model.positions --model.position history --model.positions 799 --evaluation.env_steps 400 \
+  --training.eval_episodes 40
 model.reward_token --model.reward_token before
 env.kwargs --env.kwargs.num_envs 3
 split --env.kwargs.size 3
@@ -249,6 +255,12 @@ evaluation.temperature --evaluation.temperature.x 1
 model.tokenizer --method.name rl2 --model.tokenizer conditioned
 model.dropout --method.name rl2 --model.dropout 0.1
 evaluation.temperature_known --method.name rl2 --evaluation.temperature_known 0.5
+evaluation.temperature_known --method.name behavior_cloning --evaluation.temperature_known 0.5
+evaluation.temperature_known --method.name context_value --evaluation.temperature_known 0.5
+env.change --method.name context_value --env.change 2
+method.settings.expert_fraction --method.name expert_distillation \
+  --method.settings.expert_fraction 0.0009
+method.name --method.name source --source.algorithm demonstrations
 evaluation.worlds --evaluation.worlds [{"change":20}] --evaluation.episodes 20
 evaluation.worlds --evaluation.worlds [{"change":"x"}]
 evaluation.worlds --evaluation.worlds [{"size":7},{}]

@@ -141,6 +141,12 @@ def test_only_the_best_actors_are_trained_on_and_held_out_ones_stay(collected):
     assert set(held_out.tolist()) == {4 * task + 3 for task in range(len(numbered))}
 
 
+def test_what_is_asked_for_is_reached_in_the_steps_that_are_trained_on(collected):
+    whole = load_training_set(Run.open(collected("all_steps"))).spec
+    first = load_training_set(Run.open(collected("first_steps", "--data.env_steps", "20"))).spec
+    assert first.reached_return < whole.reached_return and first.rewards == whole.rewards
+
+
 def _numbers(history: TaskHistory, task: int) -> np.ndarray:
     """Return observations that hold the number of their actor among those of all tasks."""
     shape = history.arrays["reward"].shape

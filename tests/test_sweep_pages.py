@@ -124,6 +124,8 @@ def test_cells_are_compared_by_the_deviation_of_the_two(tmp_path):
     assert np.all(np.diff(tables.profile_chart(results).values[1]) <= 0)
     some = tables.complete_scores(results_of(sweep, scores | {"clone": [0.1, 0.2]}))
     assert set(some) == {"distillation"}
+    two = results_of(sweep, scores | {"clone": [0.1, 0.2]}).comparisons["room", "clone"]
+    assert (two.difference.low, two.p) == (None, None)  # the two may agree by chance
     assert tables.complete_scores(results_of(sweep, {"distillation": [0.8], "clone": [0.4]})) == {}
 
 
@@ -289,6 +291,10 @@ def test_the_short_table_and_published_results(tmp_path):
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", html)
     write_page(load_sweep(sweep.path, "tuning"), tmp_path / "root")
     assert (tmp_path / "plan_tuning.md").exists()
+    (tmp_path / "page.md").write_text("<!-- room -->\nold\n<!-- /room -->\n")
+    sweep.records.unlink()
+    write_page(load_sweep(sweep.path), tmp_path / "root")
+    assert (tmp_path / "page.md").read_text().split("\n")[2] == "No run has a record yet."
 
 
 def test_records_of_other_settings_are_not_counted(tmp_path):

@@ -191,6 +191,14 @@ WRONG = [
     (BOARD, "groups/room/settings_of", "hal", "no group 'hal'"),
     (BOARD, "groups/room/world", "change 3", "evaluated in 'change 3'"),
     (BOARD, "rows/distillation/variant", "informd", "no group has a variant 'informd'"),
+    (TABLES, "pooled", True, "splits must be empty where runs are pooled"),
+    (
+        BOARD,
+        "boards",
+        {"tuning": {"groups": ["hall"], "tuning": True}, "core": {}},
+        "tuned on hall",
+    ),
+    (BOARD, "boards", {"tuning": {"tuning": True}, "core": {"groups": ["hall"]}}, "tuned on hall"),
 ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from processes import ROOT
 from small_board import CLONE, EXPERIMENT, SmallBoard
 from sweeps import make, page_of, records_of, scored, write_sweep
+from test_sweep_plan import BOARD
 
 from ad import pipeline
 from ad.cli import VERBS, exit_code
@@ -138,9 +139,12 @@ def test_a_failed_run_says_why_and_is_made_again_only_if_asked(tmp_path, monkeyp
     assert lines[0] == f"done     split 0  seed 0  {plain.label}: NAUC 0.900"
     assert lines[1] == f"failed   split 0  seed 0  {bad.label}: the loss, 1e39, is not finite"
     assert total == "leaderboard: 0 of 4 runs are missing, 1 failed"
+    board.records.unlink()
+    assert exit_code(VERBS["leaderboard"], board.words) == 5
+    assert f"3 of 4 runs in {board.root}" in capsys.readouterr().out  # the page of the others
     diverges.clear()
     make(board.sweep, board.root, retry=True)
-    assert made[4:] == [bad.key] and not read_records(board.records)[bad.key].failure
+    assert made[8:] == [bad.key] and not read_records(board.records)[bad.key].failure
 
 
 def test_runs_that_share_a_training_fail_with_it(tmp_path):
@@ -175,6 +179,10 @@ def test_the_budget_is_known_from_the_records(tmp_path, capsys):
     records = records_of(board.sweep, {"distillation": [0.8, 0.9, 1.0]})
     text = budget(measure, board.runs, records)
     assert text.startswith("3 of 6 runs are missing") and text.endswith("about 3 minutes")
+    tuning = write_sweep(tmp_path / "tuning", BOARD, board="tuning")
+    made = records_of(tuning, {"tuned: training.steps=21": [0.8]})
+    text = budget(new_measure(tuning), tuning.planned_runs(), made)  # two trainings for four runs
+    assert text.startswith("4 of 6 runs are missing") and text.endswith("about 2 minutes")
     add_records(board.records, records.values())
     list_runs(board.records, measure, board.runs, board.root)
     lines = capsys.readouterr().out.splitlines()

@@ -93,6 +93,21 @@ def rollouts_are_as_long_as_a_life(config, world):
         yield Problem("env.change" if config.env.change else "evaluation.episodes", text)
 
 
+@constraint("env", "source", "method.name")
+def histories_end_with_a_life(config, world):
+    steps, reads = config.source.env_steps, METHODS.load(config.method.name).reads_histories
+    if reads and world.life and steps > (most := world.life * config.source.num_envs):
+        text = f"must be at most {most}, env.kwargs.pulls for each of source.num_envs actors: after"
+        yield Problem("source.env_steps", f"{text} them means stay, not {steps}")
+
+
+@constraint("evaluation.temperature_known", "method")
+def context_tells_which_temperature(config, world):
+    if config.evaluation.temperature_known is not None and not _method(config).shows_rewards:
+        text = f"must be null with {config.method.name}: its context holds no past rewards"
+        yield Problem("evaluation.temperature_known", text)
+
+
 @constraint("evaluation.policy", "method.name")
 def settings_of_the_policy_are_valid(config, world):
     group = settings_class(METHODS, config.method.name, "PolicySettings")

@@ -137,13 +137,15 @@ def actors_per_task_are_not_held_out(actors_per_task, held_out_actors, num_envs)
         )
 
 
-@constraint("model.positions", "model.position", "data", "source", "evaluation", "env")
-def position_table_is_large_enough(positions, position, data, source, evaluation, env):
-    steps = (data.env_steps or source.env_steps) // source.num_envs
-    rollout = f"a rollout of {evaluation.episodes} episodes of {env.episode_length} steps"
-    longest = evaluation.episodes * env.episode_length
-    if evaluation.env_steps is not None:
-        rollout, longest = "a rollout of evaluation.env_steps", evaluation.env_steps
+@constraint("model.positions", "model.position", "data", "source", "evaluation", "env", "training")
+def position_table_is_large_enough(positions, position, data, source, evaluation, env, training):
+    steps, episodes = (data.env_steps or source.env_steps) // source.num_envs, evaluation.episodes
+    rollout = f"a rollout of {episodes} episodes of {env.episode_length} steps"
+    longest = episodes * env.episode_length
+    if evaluation.env_steps is not None:  # a validation plays whole episodes
+        rollout = "a rollout of evaluation.env_steps, or of a validation"
+        validated = min(training.eval_episodes, episodes) * env.episode_length
+        longest = max(evaluation.env_steps, validated)
     lengths = {
         "window": {"a window of data.context_length": data.context_length},
         "history": {rollout: longest, "a training sequence": steps // data.history_stride},

@@ -85,11 +85,13 @@ class TrainingSet:
             derived=derived,
             files_in=None if data.in_memory else self._folder_of_files(fields, transitions),
         )
-        longest = sampler.lengths.max()
-        if longest < length and not held_out:
+        longest, full = sampler.lengths.max(), length
+        if within_episodes:  # nor does a rollout have more in its context
+            full = min(length, self.spec.episode_length)
+        if longest < full and not held_out:
             warn(
                 f"the longest training sequence has {longest} transitions: the model is never "
-                f"trained on a full context of {length}"
+                f"trained on a full context of {full}"
             )
         if data.permute == "none":
             return sampler

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ad.config.world import history_rate
-from ad.data.dataset import TrainingSet
+from ad.data.dataset import TrainingSet, training_part
 from ad.data.episodes import returns_of
 from ad.data.histories import HistoryStore
 from ad.data.manifest import check_file
@@ -69,7 +69,8 @@ def load_training_set(run: Run, broadcast: Callable = call) -> TrainingSet:
         if max(done[:, :-1].sum(1).max() for done in ends) < every:
             text = "no task changes in the histories: actors play fewer episodes than env.change"
             warn(f"{text} times data.history_stride ({every:g})")
-    returns = [returns_of(arrays) for arrays in learned]
+    steps, names = training_part(run.config)[1], ("terminated", "truncated", "reward")
+    returns = [returns_of({name: own[name][:, :steps] for name in names}) for own in learned]
     spec = make_spec(run.world, run.config.env.episode_length, rewards, returns)
     tasks = zip(learned, run.split.train_tasks, strict=True)
     return TrainingSet([TaskHistory(*both, run.world) for both in tasks], spec, run.config)

@@ -224,9 +224,8 @@ class StridedEpisodes:
     @property
     def order(self) -> np.ndarray:
         """Indices of all transitions in the flattened arrays, sequence by sequence."""
-        within = np.arange(self.length.sum())
-        within -= np.repeat(np.cumsum(self.length) - self.length, self.length)
-        return np.repeat(self.start, self.length) + within
+        before = np.cumsum(self.length) - self.length
+        return np.arange(self.length.sum()) + np.repeat(self.start - before, self.length)
 
     def sequence_lengths(self) -> np.ndarray:
         """Return the number of transitions of each sequence that has an episode."""

@@ -403,7 +403,7 @@ def compare(
         counts = [len(group) for group in (own, base) if len(group)]
         deviation = pool([own, base]) if pooled is None else shared
         estimates[label] = Estimate(difference, n=len(own))
-        if deviation and len(own) >= least:
+        if deviation and min(counts) >= least:
             estimates[label] = deviation.estimate(difference, *counts)
             p_values[label] = deviation.p_value(difference, *counts)
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))

@@ -104,6 +104,11 @@ class Method(Generic[Model]):
             )
 
     @property
+    def shows_rewards(self) -> bool:
+        """Whether the context of a rollout holds the rewards of past episodes."""
+        return not self.within_episodes
+
+    @property
     def reads_segments(self) -> bool:
         """Whether its model may read a history in segments, with a state carried between them."""
         return not self.within_episodes
@@ -113,7 +118,7 @@ class Method(Generic[Model]):
         return config.training.steps
 
     def transitions(self, config: "Experiment") -> int:
-        """Return the number of transitions of the histories that it learns from."""
+        """Return the number of transitions of the train tasks' whole histories."""
         return config.source.env_steps * config.split.num_train_tasks
 
     def build(self, spec: "Spec", config: "ModelConfig") -> "SequenceModel":

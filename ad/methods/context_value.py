@@ -27,6 +27,7 @@ import numpy as np
 
 from ad.config.fields import field
 from ad.data.derived import Derive, Sequences
+from ad.errors import SettingError
 from ad.methods import algorithm_distillation
 from ad.methods.base import check_outcomes
 from ad.methods.losses import cross_entropy, masked_mean
@@ -64,10 +65,13 @@ class ContextValue(algorithm_distillation.AlgorithmDistillation):
 
     Settings = Settings
     derived: ClassVar[Mapping[str, Derive]] = {"reward": context_values}
+    shows_rewards = False
 
     def check(self, config, world):
-        """Raise SettingError for tokens that do not tell the context values."""
+        """Raise SettingError for tokens without context values, and for tasks that change."""
         check_outcomes(config)
+        if config.env.change:  # after which the source is worse, while a maximum stays
+            raise SettingError("env.change", f"must be 0 with {config.method.name}")
         super().check(config, world)
 
     def build(self, spec, config):

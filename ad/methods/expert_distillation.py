@@ -15,6 +15,7 @@ forward pass.
 from dataclasses import dataclass
 
 from ad.config.fields import field
+from ad.errors import SettingError
 from ad.methods import algorithm_distillation
 
 
@@ -34,3 +35,12 @@ class ExpertDistillation(algorithm_distillation.AlgorithmDistillation):
     def __init__(self, settings: Settings):
         super().__init__(settings)
         self.history_part = (1.0 - settings.expert_fraction, 1.0)
+
+    def check(self, config, world):
+        """Raise SettingError for an end of a history that holds less than an episode."""
+        steps = (config.data.env_steps or config.source.env_steps) // config.source.num_envs
+        least = config.env.episode_length / steps
+        if self.settings.expert_fraction < least:
+            text = f"must be at least {least:g}, an episode of env.episode_length"
+            raise SettingError("method.settings.expert_fraction", text)
+        super().check(config, world)

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Optional
 from ad.config.fields import field
 from ad.errors import SettingError
 from ad.methods.base import Method, check_outcomes
+from ad.runtime.console import warn
 from envs.rng import derive_key
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ class RL2(Method):
         if config.env.change and steps < 2 * lengths[0]:
             text = f"must be at least {2 * lengths[0]}, two episodes, where tasks change"
             raise SettingError(f"{path}.trial_steps", f"{text}, not {steps}")
+        if world.life is not None and steps > world.life:
+            text = f"must be at most {world.life}, env.kwargs.pulls, after which means stay"
+            raise SettingError(f"{path}.trial_steps", f"{text}, not {steps}")
         if not self.train_steps(config):
             least = settings.num_envs * steps
             text = f"must be at least {least}, a trial in each of num_envs environments"
@@ -127,8 +131,12 @@ class RL2(Method):
         """Return proximal policy optimization with the trials of the train tasks."""
         from ad.methods.rl2_learner import TrialLearner
 
+        steps, full = self._steps(config), config.sequence_length
+        if steps < full:
+            text = f"trials have {steps} env steps: the model is never trained on a full context"
+            warn(f"{text} of {full}")
         key = derive_key(config.training.train_seed, "rl2")
-        return TrialLearner(self, config, tasks, self._steps(config), key)
+        return TrialLearner(self, config, tasks, steps, key)
 
     def _steps(self, config) -> int:
         """Return the env steps of a trial whose episodes last until their time limit."""

@@ -7,6 +7,8 @@ has none, under the protocol and the scores of all methods. There is no loss but
 and no forward pass.
 """
 
+from dataclasses import replace
+
 from ad.errors import SettingError
 from ad.methods.base import Method
 from ad.registry import SOURCES
@@ -21,8 +23,8 @@ class SourceAlone(Method):
     def check(self, config, world):
         """Raise SettingError if the source cannot learn in `world`, or knows the task it is in."""
         source = SOURCES.load(config.source.algorithm)
-        if source.privileged_info == "optimum":
-            text = "cannot be source with one that knows the optimal policy of the present task"
+        if source.privileged_info == "optimum" or not source.learns:
+            text = "cannot be source with one that learns nothing, or knows a task's optimal policy"
             raise SettingError("method.name", text)
         if config.evaluation.worlds:
             text = "cannot be source with evaluation.worlds: it has no model to transfer"
@@ -30,7 +32,8 @@ class SourceAlone(Method):
         if config.evaluation.env_steps is not None:
             text = "cannot be source with evaluation.env_steps: a source plays whole episodes"
             raise SettingError("method.name", text)
-        source.check(config, world)
+        played = replace(config.source, num_envs=1)
+        source.check(replace(config, source=played), world)
 
     def train_steps(self, config):
         """Return 0."""

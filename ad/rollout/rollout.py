@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -127,11 +128,12 @@ def rollout(
     progress bar; None hides it. Raises NumericError if logits are not finite.
     """
     env_seeds, keys = derive_seeds(seeds)
-    tensors, mask = _Tensors(policy, env), env.unwrapped.action_mask(env.unwrapped.tasks)
-    if mask is not None:
-        policy.set_action_mask(tensors.array(mask))
+    tensor = partial(as_tensor, device=policy.device)
+    split = partial(split_observation, env.single_observation_space)
+    if (mask := env.unwrapped.action_mask(env.unwrapped.tasks)) is not None:
+        policy.set_action_mask(tensor(mask))
     observation, info = env.reset(seed=env_seeds)
-    parts = tensors.split(observation)
+    parts = split(observation)
     episodes = env_steps or episodes  # an episode has a step at least
     statistics, recorded = EpisodeStatistics(env.num_envs, episodes), np.array(record, np.int64)
     envs, action = np.arange(env.num_envs), np.zeros(env.num_envs, np.int64)
@@ -141,10 +143,10 @@ def rollout(
     with torch.inference_mode(), tqdm(total=total, desc=label, unit=unit, disable=silent) as bar:
         while count != env_steps and (active := statistics.active).any():
             if (playing := active[envs]).mean() < COMPACT_BELOW:
-                policy.select(tensors.array(np.flatnonzero(playing)))
+                policy.select(tensor(np.flatnonzero(playing)))
                 envs = envs[playing]
             time, episode = info["time"], np.where(active, statistics.episode, -1)
-            logits = policy.act(tensors.observation(parts, envs), tensors.array(time[envs]))
+            logits = policy.act(_chosen(parts, envs, policy), tensor(time[envs]))
             if (begins := active[envs] & (time[envs] == 0)).any():
                 seen = policy.reward_in_context()
                 seen = np.zeros(len(envs), bool) if seen is None else seen.cpu().numpy()
@@ -152,13 +154,10 @@ def rollout(
             allowed = allowed_logits(logits, None if mask is None else mask[envs])
             action[envs] = select_action(allowed, uniform(keys[envs], count))
             observation, reward, terminated, truncated, info = env.step(action)
-            next_parts = tensors.split(observation)
-            final = tensors.split(info["final_obs"]) if "final_obs" in info else next_parts
-            outcome = (action, reward, terminated, truncated)
-            policy.observe(
-                *(tensors.array(values[envs]) for values in outcome),
-                tensors.observation(final, envs),
-            )
+            next_parts = split(observation)
+            final = split(info["final_obs"]) if "final_obs" in info else next_parts
+            outcome = (tensor(own[envs]) for own in (action, reward, terminated, truncated))
+            policy.observe(*outcome, _chosen(final, envs, policy))
             statistics.add(reward, terminated | truncated)
             if len(recorded) or not steps:  # one empty step keeps names, shapes and dtypes
                 fields = {
@@ -212,25 +211,9 @@ def derive_seeds(seeds: Sequence[int]) -> tuple[list[int], np.ndarray]:
     return env_seeds, np.array([derive_key(int(seed), "action") for seed in seeds], np.uint64)
 
 
-class _Tensors:
-    """Conversion of what the environments return to what a policy reads."""
-
-    def __init__(self, policy: Policy, env):
-        self.device = policy.device
-        self.space = env.single_observation_space
-
-    def array(self, values: np.ndarray) -> torch.Tensor:
-        """Return an array as a tensor."""
-        return as_tensor(values, self.device)
-
-    def split(self, observation) -> dict[str, np.ndarray]:
-        """Return the parts of the observations of all environments, [N, ...] each, by name."""
-        return split_observation(self.space, observation)
-
-    def observation(self, parts: dict[str, np.ndarray], envs: np.ndarray) -> Observation:
-        """Return the observations of `envs`, int [M], as a tensor or a dict of the parts."""
-        chosen = {name: values[envs] for name, values in parts.items()}
-        return observation_tensors(chosen, self.device)
+def _chosen(parts: dict[str, np.ndarray], envs: np.ndarray, policy: Policy) -> Observation:
+    """Return the observations of `envs`, int [M], on the device of the policy."""
+    return observation_tensors({name: own[envs] for name, own in parts.items()}, policy.device)
 
 
 def sampled(temperature: float = 1.0):

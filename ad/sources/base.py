@@ -35,6 +35,7 @@ class Source:
     # they are drawn, but not the present one; "optimum": the optimal policy; None: unknown.
     privileged_info: ClassVar[str | None] = None
     paper: ClassVar[str | None] = None  # of the algorithm, for the table of sources
+    learns: ClassVar[bool] = True  # whether it gets better in a history
     # int [K], the number of steps that each agent learned from before it failed, -1 for all;
     # None for a source whose agents cannot fail.
     stopped_at: np.ndarray | None = None

@@ -46,6 +46,7 @@ class Demonstrations(RolloutSource):
     """K tasks with N actors each, played by the policies of `settings.entries`."""
 
     Settings = Settings
+    learns = False
 
     @classmethod
     def check(cls, config: Experiment, world: TaskOracle) -> None:

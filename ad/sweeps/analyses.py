@@ -173,10 +173,11 @@ class _FindingsTable:
         rows = []
         for model in self.config.models:
             runs = self.models[model]
+            rest = [[] for _ in self.sweep.choice.seeds[len(runs) :]]  # a model may have fewer runs
             if self.config.is_ranked:
-                of_model = self._ranked_rows([self.ranked(run) for run in runs])
+                of_model = self._ranked_rows([*map(self.ranked, runs), *rest])
             else:
-                of_seeds = [self._of_column(run) for run in runs]
+                of_seeds = [*map(self._of_column, runs), *rest]
                 of_model = (
                     self._crossed_rows(of_seeds)
                     if self.config.is_crossed

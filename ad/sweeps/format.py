@@ -155,11 +155,6 @@ class SweepConfig:
     tables: dict = field({})  # name: a TableConfig; the measure is then analysis
 
     @property
-    def measure(self) -> str:
-        """The measure of each run: evaluation or analysis."""
-        return "analysis" if self.tables else "evaluation"
-
-    @property
     def score(self) -> str:
         """The score that rows are compared by."""
         return self.scores[0]

@@ -41,6 +41,8 @@ def load_sweep(path: Path, board: str = "") -> Sweep:
     config = SweepConfig(**file.data)
     if config.paired and config.splits:
         raise ConfigError(f"{path}: splits must be empty where runs are paired: seeds are splits")
+    if config.pooled and len(config.splits) > 1:
+        raise ConfigError(f"{path}: splits must be empty where runs are pooled: they share tasks")
     if not config.scores:
         raise ConfigError(f"{path}: scores must name the score that rows are compared by")
     name = board or next(iter(config.boards), "")
@@ -85,8 +87,9 @@ def _board(path: Path, config: SweepConfig, name: str) -> BoardConfig:
     board = replace(board, seeds=board.seeds or config.seeds)
     _check_seeds(f"{path}: seeds", board.seeds)
     _check_seeds(f"{path}: splits", config.splits or [0])
-    others = {group for other in boards.values() for group in other.groups}
-    if board.tuning and (both := [title for title in board.groups if title in others]):
+    others = {group for other in boards.values() for group in other.groups or config.groups}
+    own = board.groups or config.groups
+    if board.tuning and (both := [title for title in own if title in others]):
         raise ConfigError(
             f"{path}: {name}: settings must not be tuned on {both[0]}, which another board is "
             "scored on"

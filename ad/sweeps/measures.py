@@ -35,6 +35,7 @@ KEPT = (  # scores of results.json
     *("found_by_25", "first_success", "success_seen", "episodes_to_80pct", "tasks_solved"),
     *("return_completed", "return_last", "falls", "num_tasks", "optimal_return"),
     *("regret", "share_before_change", "share_after_change", "recovered", "recovery_episodes"),
+    *("length_last10", "optimal_length"),
 )
 KEPT_REFERENCES = (
     *("random", "random_then_optimal", "explorer", "ceiling"),

@@ -20,7 +20,7 @@ from ad.sweeps import tables
 from ad.sweeps.analyses import findings_section
 from ad.sweeps.plan import Cell, Sweep
 from ad.sweeps.records import read_records
-from ad.sweeps.results import SweepResults, sweep_results, tuning_scores
+from ad.sweeps.results import LEAST_RUNS, SweepResults, sweep_results, tuning_scores
 
 ENTRIES = (
     "Rows that begin with “entry” are from outside. Their scores are those of an evaluation here, "
@@ -43,10 +43,10 @@ def write_page(sweep: Sweep, root: Path) -> None:
     write_text(root / f"{sweep.name}.html", page.html())
     if marked and sweep.page:
         texts = {  # of each section, its first table
-            section.title: block.markdown()
+            section.title: block.markdown() if block.rows else "No run has a record yet.\n"
             for section in page.sections
             for block in reversed(section.blocks)
-            if isinstance(block, Table) and block.rows and section.title
+            if isinstance(block, Table) and section.title
         }
         for name, text in texts.items():
             info(f"{name}\n\n{text}")
@@ -82,7 +82,7 @@ def sweep_page(results: SweepResults) -> Page:
     """Return the page of a sweep."""
     sweep, records = results.sweep, results.records
     title, _, subtitle = (sweep.config.title or f"Sweep: {sweep.name}").partition(": ")
-    if sweep.config.measure == "analysis":
+    if sweep.tables:
         sections = [findings_section(sweep, name, records) for name in sweep.tables]
         return Page(title, subtitle, [_head(sweep), *sections])
     folder = Path() if sweep.page is None else sweep.page.parent
@@ -242,6 +242,10 @@ def _method(results: SweepResults) -> Iterator[str]:
         {LEVEL} or more."""
     deviation = results.deviation
     if deviation is None:
+        if len(results.sweep.config.splits) < 2:
+            yield f"""Each comparison uses Student's t and the standard deviation within its rows.
+                With fewer than {LEAST_RUNS} runs in one of them it has neither interval nor p
+                value."""
         return
     seeds = len(results.sweep.config.seeds)
     width = deviation.estimate(0, seeds, seeds).high

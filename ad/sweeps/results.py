@@ -39,8 +39,8 @@ SOURCE_TITLES = {  # by the histories that the source agents made
 }
 HISTORIES = ("learner", "none", "informed")
 KNOWS = {"nothing": "nothing", "family": "the family of tasks", "optimum": "optimal actions"}
-# The fewest paired runs with an interval. That of two has 12.7 standard errors on each side, and
-# almost none where the two agree by chance.
+# The fewest runs of a row, or pairs, that are compared. The interval of two pairs has 12.7 standard
+# errors on each side, and almost none where the two agree by chance.
 LEAST_RUNS = 3
 # Before version 0.3.0 the tabular learner had the settings of the source if that is the same
 # algorithm. The source of these rows is the world's learner.
@@ -131,7 +131,9 @@ class SweepResults:
         baselines = {place: (place[0], sweep.baseline(place[0])) for place in self.made}
         if len(sweep.config.splits) < 2:
             values = {place: self.known(place, score) for place in self.made}
-            return compare(values, baselines, self.settings if sweep.config.pooled else None)
+            if sweep.config.pooled:
+                return compare(values, baselines, self.settings)
+            return compare(values, baselines, least=LEAST_RUNS)
         differences = {}
         for place, baseline in baselines.items():
             if place != baseline:

@@ -33,12 +33,11 @@ from ad.sweeps.records import (
 )
 
 Bundle = list[PlannedRun]  # runs that are made together, in the folder of the first
-MEASURED_BY = {"evaluation": Measure, "analysis": AnalysisMeasure}
 
 
 def new_measure(sweep: Sweep) -> Measure:
     """Return what `sweep` measures."""
-    return MEASURED_BY[sweep.config.measure](sweep)
+    return (AnalysisMeasure if sweep.tables else Measure)(sweep)
 
 
 def take_shard(
@@ -161,10 +160,11 @@ def list_runs(path: Path, measure: Measure, runs: Sequence[PlannedRun], root: Pa
         else:
             folder = folders[run.key].in_root(root).folder
             state = "running" if is_locked(folder) else "missing"
-            about = _minutes(seconds[run.key]) if seconds else ""
+            about = _minutes(sum(seconds[run.key])) if seconds else ""
         seeds = f"split {run.config.split.split_seed}  seed {run.config.training.train_seed}"
         info(f"{state:7}  {seeds}  {run.label}" + (f": {about}" if about else ""))
-    if text := other_versions([records[run.key] for run in runs if run.key in records]):
+    made = [records[run.key] for run in runs if run.key in records]
+    if text := other_versions([record for record in made if not record.failure]):
         info(text)
     info(f"{path.stem}: {budget(measure, runs, records)}")
 
@@ -191,24 +191,25 @@ def budget(measure: Measure, runs: Sequence[PlannedRun], records: Records) -> st
     text += f", {failures} failed" if failures else ""
     if not missing or not (seconds := seconds_of_runs(missing, records)):
         return text
-    total = _minutes(sum(seconds.values()))
+    trained = {run.config.name: seconds[run.key][0] for run in missing}
+    total = _minutes(sum(trained.values()) + sum(own for _, own in seconds.values()))
     return f"{text}; on the machines of the records the missing ones take {total}"
 
 
-def seconds_of_runs(runs: Sequence[PlannedRun], records: Records) -> dict[str, float]:
+def seconds_of_runs(runs: Sequence[PlannedRun], records: Records) -> dict[str, list[float]]:
     """Return how long each run takes by key: the mean of the records with its titles.
 
-    Titles without records have the mean of all. Returns {} if there are no records.
+    The first number is for histories and training, which runs of one name share, the second for the
+    rest. Titles without records have the mean of all. Returns {} if there are no records.
     """
-    by_title: dict[tuple[str, str], list[float]] = {}
+    by_title: dict[tuple[str, str], list[list[float]]] = {}
     for record in records.values():
-        if record.seconds:
-            total = sum(value or 0 for value in record.seconds.values())
-            by_title.setdefault((record.group, record.row), []).append(total)
-    if not by_title:
-        return {}
-    mean = [float(np.mean([value for own in by_title.values() for value in own]))]
-    return {run.key: float(np.mean(by_title.get((run.group, run.row), mean))) for run in runs}
+        if of := {name: value or 0 for name, value in record.seconds.items()}:
+            shared = of.pop("collect_s", 0) + of.pop("train_s", 0)
+            by_title.setdefault((record.group, record.row), []).append([shared, sum(of.values())])
+    every = [value for own in by_title.values() for value in own]
+    own = {run.key: by_title.get((run.group, run.row), every) for run in runs}
+    return {key: np.mean(values, 0).tolist() for key, values in own.items() if values}
 
 
 def _minutes(seconds: float) -> str:

@@ -94,7 +94,8 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
             rows.append(own_row | {"runs": str(len(records))})
     for title, own_scores in reference_scores.items():
         texts = [number(own_scores.get(name), SCORES[name].format) for name in [*scores, *means]]
-        rows.append({"title": f"*{title}*", "scores": texts})
+        if {*texts} != {UNKNOWN}:
+            rows.append({"title": f"*{title}*", "scores": texts})
     heading, against = SCORES[config.score].heading, ""
     if config.paired:
         against = f"difference of {heading} from that of"

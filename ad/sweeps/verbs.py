@@ -64,10 +64,14 @@ def sweep(
         return release_models(plan, own, root, release)
     if status:
         return list_runs(plan.records, measure, own, root)
+    failure = None
     if not table:
         missing = [] if jobs.dry else prepare_missing(plan.records, measure, own, root, keep, retry)
         if jobs.launcher == "none":
-            run_missing(plan.records, measure, missing, root, keep)
+            try:
+                run_missing(plan.records, measure, missing, root, keep)
+            except NumericError as error:  # raised after the page, which has the other runs
+                failure = error
         elif missing or jobs.dry:
             from ad.sweeps.launchers.launch import launch
 
@@ -76,6 +80,8 @@ def sweep(
                 return
     if not runs:
         write_page(plan, root)
+    if failure:
+        raise failure
 
 
 def seeds(
