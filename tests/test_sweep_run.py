@@ -75,10 +75,14 @@ def test_the_folders_of_finished_runs_are_removed_unless_they_are_kept(made, tmp
     add_records(board.records, read_records(made.records).values())
     folder = board.root / "logs" / board.runs[0].config.name
     measure = new_measure(board.sweep)
-    for keep in (True, False):
-        folder.mkdir(parents=True, exist_ok=True)  # of a process that was killed after its record
+    checkpoints, results = folder / "checkpoints", folder / "results.json"
+    for keep, names in ((True, [results]), (False, []), (False, [results])):
+        checkpoints.mkdir(parents=True, exist_ok=True)  # by itself: of another board's training
+        for name in names:  # of a process that was killed after its record
+            name.touch()
         assert not prepare_missing(board.records, measure, board.runs, board.root, keep)
-        assert folder.exists() == keep
+        assert folder.exists() == (keep or not names)
+        results.unlink(missing_ok=True)
 
 
 def test_two_shards_make_the_records_of_one_process(made, tmp_path):

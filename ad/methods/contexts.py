@@ -193,9 +193,8 @@ class SlidingWindow(Context):
         """
         split, num_envs = copy.copy(self), len(self.fields["valid"])
         envs = torch.arange(num_envs, device=self.device).repeat_interleave(branches)
-        split.fields = {name: value[envs] for name, value in self.fields.items()}
-        split.rewarded, split.returned = self.rewarded[envs], self.returned[envs]
-        split.returns = self.returns[envs]
+        split.cache = None
+        split.select(envs)
         split.branches, split.own, split.most_own = branches, 0, decisions
         split.cache = split._split_cache(self.cache)
         return split

@@ -155,19 +155,20 @@ class PlanningPolicy(ContextPolicy[DynamicsModel]):
         plans_before = len(self.hidden) // len(parent)
         rows = torch.arange(len(parent), device=self.device)[:, None]
         envs = (rows * plans_before + parent).flatten()
-        branched = copy.copy(self)
-        branched.context, branched.action_mask = self.context.branch(envs), self.action_mask[envs]
-        return branched
+        return self._with(self.context.branch(envs), self.action_mask[envs])
 
     def _split(self, branches: int) -> "PlanningPolicy":
         """Return a policy with `branches` environments in the place of each, adjacent.
 
         Their contexts share the past. The present policy stays as it is.
         """
-        split = copy.copy(self)
-        split.context = self.context.split(branches, self.settings.plan_steps - 1)
-        split.action_mask = self.action_mask.repeat_interleave(branches, 0)
-        return split
+        context = self.context.split(branches, self.settings.plan_steps - 1)
+        return self._with(context, self.action_mask.repeat_interleave(branches, 0))
+
+    def _with(self, context: Context, action_mask: torch.Tensor) -> "PlanningPolicy":
+        copied = copy.copy(self)
+        copied.context, copied.action_mask = context, action_mask
+        return copied
 
     def _imagine(self, last: LastStep, time: torch.Tensor) -> torch.Tensor:
         """Add `last` [R, K] to the contexts of the R * K environments; return the next logits.

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ad.errors import LockedError, NumericError
 from ad.evaluation.scores import SCORES, number
+from ad.evaluation.summary import SUMMARY
 from ad.runtime import console
 from ad.runtime.console import info
 from ad.runtime.files import remove
@@ -132,9 +133,14 @@ def prepare_missing(
 
 
 def _remove_finished(bundle: Bundle, records: Records, root: Path) -> None:
-    """Remove the folder of a finished bundle that another process left, unless it is in use."""
+    """Remove the folder of a finished bundle that another process left, unless it is in use.
+
+    One with checkpoints and no results is an unfinished training of another board.
+    """
     folder = bundle[0].in_root(root).folder
-    if folder.exists() and not any(records[run.key].failure for run in bundle):
+    has_results = any((folder / name).exists() for name in (SUMMARY, "inspect"))
+    is_unfinished = (folder / "checkpoints").exists() and not has_results
+    if folder.exists() and not (is_unfinished or any(records[run.key].failure for run in bundle)):
         try:
             with locked(folder):
                 remove(folder)
