@@ -140,6 +140,9 @@ def _fresh(about: str) -> Option:
     return Option("fresh", about, "false", flag)
 
 
+TRUST = Option(
+    "trust-code", "run the classes outside the suite that it names", "false", flag, "trust_code"
+)
 PORT = Option("port", "port of the address; 0 takes any free one", "8000", port)
 SHARD = Option("shard", "part of the runs to make, e.g. 1/2 and 2/2 in two processes", "1/1", shard)
 SWEEP_OPTIONS = (
@@ -428,6 +431,7 @@ repeated. Then train with the file that --to names.""",
             ),
             Option("root", "folder of histories/", "."),
             _fresh("import the histories again, and overwrite another experiment"),
+            TRUST,
         ),
     ),
     Verb(
@@ -507,6 +511,7 @@ inspect/situations.npz of the run. SIGINT (Ctrl-C) or SIGTERM ends it, with exit
         (
             Option("model", "folder of a release, or its name in models/", None, path, bare=True),
             PORT,
+            TRUST,
         ),
     ),
 ]

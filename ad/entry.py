@@ -23,7 +23,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,7 @@ from ad.config.yaml_io import YamlFile
 from ad.errors import ADError, ConfigError, CorruptError, printable
 from ad.evaluation.scores import SCORES, columns
 from ad.exchange.card import read_results
+from ad.exchange.foreign import places
 from ad.exchange.release import (
     CLAIM,
     EVALUATED,
@@ -55,7 +56,6 @@ from ad.runtime.isolated import call_isolated
 from ad.runtime.run import Run
 from envs import REGISTRY
 from envs.presets import PRESETS
-from envs.registry import PLACE
 from envs.tasks import SPLITS
 
 LEAST_TASKS = 10  # without so many, an interval over tasks says too little
@@ -92,7 +92,7 @@ def submit(run: Run, program: Path | None = None) -> Path:
     `release`.
     """
     path = run.folder / "entry.tar"
-    _check_components(run.folder, run.config)
+    _check_components(run.folder, run.config, YamlFile(dump(run.config)).data)
     if program:
         _pack_program(run, program, path)
     elif read_results(run) is None:
@@ -182,22 +182,22 @@ def _read(bundle: Path, folder: Path) -> tuple[Experiment, dict]:
     try:
         text = (folder / "config.yaml").read_text(encoding="utf-8")
         config, claim = parse_dump(text), json.loads((folder / CLAIM).read_bytes())
-        texts = list(_texts(YamlFile(text).data))
+        data = YamlFile(text).data
         if not isinstance(claim, dict) or not isinstance(claim.get("splits"), dict):
             raise ValueError(f"{CLAIM} holds no scores")
     except (ValueError, TypeError, RecursionError) as error:
         raise CorruptError(f"{bundle} is no entry: {printable(str(error))[:300]}") from error
-    _check_components(bundle, config, texts)
+    _check_components(bundle, config, data)
     return config, claim
 
 
-def _check_components(what: Path, config: Experiment, texts: Iterable[str] = ()) -> None:
-    """Raise ConfigError if `config` or one of its `texts` needs code or files of another machine.
+def _check_components(what: Path, config: Experiment, data: Any) -> None:
+    """Raise ConfigError if `config` needs code or files of another machine.
 
-    `what` begins the sentence.
+    `data` is its content as plain data, `what` begins the sentence.
     """
     env, source = config.env.id, config.source.algorithm
-    foreign = [*outside_classes(config), *filter(PLACE.fullmatch, texts)]
+    foreign = [*outside_classes(config), *places(data)]
     foreign += [] if env in REGISTRY or env in PRESETS else [env]
     foreign += [] if source in SOURCES else [source]
     if foreign:
@@ -210,15 +210,6 @@ def _check_components(what: Path, config: Experiment, texts: Iterable[str] = ())
             f"{what} has source.algorithm demonstrations, whose agents are files of the machine "
             "that made them: it cannot be evaluated elsewhere"
         )
-
-
-def _texts(data: Any) -> Iterator[str]:
-    """Yield every text in plain data."""
-    if isinstance(data, str):
-        yield data
-    elif isinstance(data, dict | list):
-        for value in data.values() if isinstance(data, dict) else data:
-            yield from _texts(value)
 
 
 def _threads(claim: dict) -> int:

@@ -22,6 +22,9 @@ class SettingError(ConfigError):
         super().__init__(f"{path} {text}")
         self.path, self.text = path, text
 
+    def __reduce__(self):
+        return type(self), (self.path, self.text)  # from one process to another
+
 
 class MachineError(ADError):
     """A failure of the machine: a full disk, no permission, a missing program or device."""

@@ -274,6 +274,7 @@ data.permute --data.permute both --env.id WaterMaze-v0 --model.encoder mlp \
   --source.algorithm stable_baselines3
 data.permute --data.permute actions --method.name tests/components.py:TimeLeft
 quickstart.yaml quickstart.yaml
+env --env.id FrozenLakeMaps-v0 --env.kwargs.p 0.3
 split.held_out --split.held_out [[1,2]
 configs/quikstart.yaml --config_path configs/quikstart.yaml
 / --config_path /"""

@@ -19,7 +19,7 @@ import ad.entry_scores
 from ad.entry import submit, verify
 from ad.entry_scores import evaluate_files
 from ad.errors import ADError, ConfigError, CorruptError, MachineError
-from ad.exchange.release import CLAIM, EVALUATED, SUMS
+from ad.exchange.release import CLAIM, EVALUATED, MOST_BYTES, SUMS
 from ad.rollout.program import ProgramPolicy
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.files import sha256
@@ -283,6 +283,12 @@ def test_a_claim_that_is_no_claim_is_refused(members, pack, nothing_runs, conten
 def test_settings_that_are_no_settings_are_refused(members, pack, here, content):
     with pytest.raises(ADError):
         verify(pack(members | {CONFIG: content}), seed=1)
+
+
+def test_a_model_that_is_too_large_for_an_entry_cannot_be_submitted(run, monkeypatch):
+    monkeypatch.setitem(MOST_BYTES, WEIGHTS, 1000)
+    with pytest.raises(ConfigError, match="has more than the 1,000 bytes of an entry"):
+        submit(run)
 
 
 def test_a_run_without_results_cannot_be_submitted(experiment):

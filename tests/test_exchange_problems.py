@@ -1,7 +1,8 @@
 """Exports and imports that cannot be made, each with its sentence, and what they leave."""
 
 import importlib.util
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,10 @@ import pytest
 from exchanged import FORMATS, PLACES, collected_run, imported, words, work_in, write_xland
 
 from ad.cli import VERBS, exit_code
-from ad.errors import ConfigError
+from ad.errors import ConfigError, CorruptError
 from ad.exchange import formats
 from ad.exchange.export import export_histories
+from ad.exchange.formats import SCHEMA, new_format, parse_description
 from ad.exchange.minari import Minari
 from ad.exchange.minari_reader import MinariReader
 from ad.exchange.recorded import RecordedWorld
@@ -95,6 +97,32 @@ def test_a_damaged_data_set_is_a_sentence(run, root, name, capsys):
     arguments = ["--format", name, "--from", PLACES[name], "--to", "mine.yaml", "--root", "."]
     assert exit_code(VERBS["import_histories"], arguments) == 4
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_world_of_a_data_set_is_made_only_if_it_is_of_the_suite_or_trusted(
+    run, root, monkeypatch, capsys
+):
+    export_histories(run, "parquet", PLACES["parquet"])
+    ran, contents = root / "ran", new_format("parquet").open(PLACES["parquet"]).contents
+    (root / "room.py").write_text(f"open({str(ran)!r}, 'w')\n")
+
+    def exit_code_of(*words: str, **env) -> int:
+        described = replace(contents.description, env=contents.description.env | env)
+        opened = SimpleNamespace(contents=replace(contents, description=described), lost="")
+        new = SimpleNamespace(open=lambda place: opened)
+        monkeypatch.setattr("ad.exchange.imports.new_format", lambda name: new)
+        places = ["--format", "parquet", "--from", PLACES["parquet"], "--to", "mine.yaml"]
+        return exit_code(VERBS["import_histories"], [*places, *words])
+
+    assert exit_code_of(id=f"{root}/room.py:Room") == 2 and not ran.exists()
+    assert "room.py:Room', whose code would run" in capsys.readouterr().err
+    assert exit_code_of("--trust-code", "true", id=f"{root}/room.py:Room") == 2 and ran.exists()
+    for env in ({"id": "DarkRoom-v0", "kwargs": {"sise": 3}}, {"idd": 3}, {"kwargs": [3]}):
+        assert exit_code_of(**env) == 2  # no traceback
+        assert "describes cannot be made: " in capsys.readouterr().err
+    text = json.dumps({"schema": SCHEMA, **asdict(contents.description), "env": []})
+    with pytest.raises(CorruptError, match="is damaged: a section is none"):
+        parse_description(text, "here")
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,13 @@ def test_it_plays_in_a_single_environment(evaluated, policy, played):
     np.testing.assert_array_equal(returns, played()[0])
 
 
+def test_an_episode_may_be_longer_than_those_of_the_histories(evaluated, policy):
+    (observation, _), _ = single_envs(evaluated)[0].reset(), policy.reset()
+    for _ in range(3 * evaluated.config.env.episode_length):
+        policy.act(observation)
+        policy.observe(0.0, False, False, observation)
+
+
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_stable_baselines3_evaluates_it(evaluated, policy, played, deterministic):
     from stable_baselines3.common.evaluation import evaluate_policy

@@ -1,6 +1,7 @@
 """Released models of a board: their folder, the app on each, and entries from outside."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ad.cli import VERBS, exit_code
 from ad.entry import submit
 from ad.entry_scores import evaluate_files
 from ad.errors import ConfigError, CorruptError
-from ad.exchange.release import load_release
+from ad.exchange.release import EVALUATED, load_release, write_sums
 from ad.interpret.app.requests import App
 from ad.runtime.files import read_checked_json
 from ad.runtime.run import Run
@@ -110,6 +111,23 @@ def test_a_damaged_release_is_not_played(models, tmp_path):
         (tmp_path / name).write_bytes((models / "room-clone" / name).read_bytes())
     with pytest.raises(CorruptError, match="is not what was written"):
         ad.play.play(tmp_path, 0)
+
+
+def test_the_code_of_a_strangers_world_runs_only_if_it_is_trusted(models, tmp_path, monkeypatch):
+    folder, ran, served = tmp_path / "model", tmp_path / "ran", []
+    shutil.copytree(models / "room-clone", folder)
+    code = f"open({str(ran)!r}, 'w')\nfrom envs.grid.dark_room import DarkRoom\n"
+    (folder / "room.py").write_text(code)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["env"]["id"] = f"{folder}/room.py:DarkRoom"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    write_sums(folder, EVALUATED)
+    monkeypatch.setattr(ad.play, "serve_run", lambda *arguments: served.append(arguments))
+    with pytest.raises(ConfigError, match="DarkRoom', whose code would run"):
+        ad.play.play(folder, 0)
+    assert not ran.exists() and not served
+    ad.play.play(folder, 0, trust_code=True)
+    assert ran.exists() and served
 
 
 def test_a_verified_entry_is_a_row_below_those_of_its_board(board, tmp_path, monkeypatch, capsys):

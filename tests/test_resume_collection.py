@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,10 @@ def cut_array(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def lost_history(folder: Path) -> None:
+    shutil.rmtree(next(folder.glob("task_*")))
+
+
 def of_other_code(folder: Path) -> None:
     entry = read_checked_json(folder / METADATA)
     write_checked_json(folder / METADATA, entry | {"code": {"mine.py": "0" * 64}})
@@ -117,6 +122,7 @@ def of_other_code(folder: Path) -> None:
         (3, written_behind_the_state, "resuming"),
         (3, damaged_state, "starts again: the state in"),
         (3, cut_array, "starts again"),
+        (3, lost_history, "starts again"),
         (3, of_other_code, "starts again: the files of its classes have changed"),
     ],
 )

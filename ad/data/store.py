@@ -87,7 +87,7 @@ class HistoryWriter:
         self.temporary = [self.partial / folder.name for folder in folders]
         try:
             self.maps = self._reopen() if resume else self._create()
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             raise CorruptError(f"{self.partial} cannot be resumed: {error}") from error
 
     def _create(self) -> dict[int, dict[str, np.memmap]]:

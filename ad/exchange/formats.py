@@ -63,7 +63,11 @@ def parse_description(text: str, place: str) -> Description:
             raise ConfigError(f"{place} has schema {schema}; this version reads schema {SCHEMA}")
         if value.keys() != {entry.name for entry in fields(Description)}:
             raise ValueError("it has other entries")
-        return Description(**value)
+        description = Description(**value)
+        sections = description.env, description.split, description.source
+        if not all(isinstance(own, dict) for own in sections) or "id" not in description.env:
+            raise ValueError("a section is none")
+        return description
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CorruptError(f"the description in {place} is damaged: {error}") from error
 

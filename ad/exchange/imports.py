@@ -11,12 +11,14 @@ from ad.config.world import configured_world
 from ad.config.yaml_io import dump_yaml
 from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
+from ad.exchange.foreign import places
 from ad.exchange.formats import Contents, Description, new_format
 from ad.exchange.recorded import describe_parts
 from ad.registry import ENCODERS
 from ad.runtime.console import info
 from ad.runtime.files import write_text
 from ad.runtime.run import Run
+from envs.registry import error_text
 from envs.spaces import Part, observation_parts
 
 SOURCE, WORLD = "ad.exchange.recorded:Recorded", "ad.exchange.recorded:RecordedWorld"
@@ -24,12 +26,18 @@ ENCODERS_OF_ARRAYS = ("bag_of_words", "mlp")  # tried after the default encoder
 
 
 def import_histories(
-    format: str, place: str, experiment: Path, root: str = ".", fresh: bool = False
+    format: str,
+    place: str,
+    experiment: Path,
+    root: str = ".",
+    fresh: bool = False,
+    trust_code: bool = False,
 ) -> None:
     """Write the YAML file `experiment` of the data set at `place`, and collect its histories.
 
     Histories that are there already are kept unless `fresh`. Raises ConfigError for a data set that
-    the suite cannot read, and if the file holds another experiment unless `fresh`.
+    the suite cannot read, whose world is outside the suite unless `trust_code`, and if the file
+    holds another experiment unless `fresh`.
     """
     if experiment.suffix != ".yaml":
         raise ConfigError(f"--to must be the path of a .yaml file, not {experiment}")
@@ -37,7 +45,15 @@ def import_histories(
         raise ConfigError(f"--to: the name of the experiment {text}")
     chosen = new_format(format)
     contents = chosen.open(place).contents
-    settings = _experiment(contents, format, place, experiment.stem)
+    described = contents.description.env if contents.description else {}
+    if (foreign := places(described)) and not trust_code:
+        text = f"{place} names {foreign[0]!r:.200}, whose code would run"
+        raise ConfigError(f"{text}: --trust-code true runs it")
+    try:
+        settings = _experiment(contents, format, place, experiment.stem)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        text = f"the world that {place} describes cannot be made"
+        raise ConfigError(f"{text}: {error_text(error)}") from error
     text = dump_yaml(settings)
     if experiment.exists() and experiment.read_bytes() != text.encode() and not fresh:
         raise ConfigError(

@@ -76,7 +76,10 @@ def release(run: Run, folder: Path | None = None) -> Path:
 
 
 def pack(folder: Path, names: tuple[str, ...], path: Path) -> Path:
-    """Write the files `names` of `folder` as an entry at `path`."""
+    """Write the files `names` of `folder` as an entry at `path`. ConfigError for a large one."""
+    for name in names:
+        if (folder / name).stat().st_size > (most := MOST_BYTES.get(name, MOST_BYTES_OF_OTHERS)):
+            raise ConfigError(f"{folder / name} has more than the {most:,} bytes of an entry")
     with atomic_write(path) as temporary:
         temporary.write_bytes(_packed({name: (folder / name).read_bytes() for name in names}))
     return path

@@ -34,8 +34,9 @@ class EnvTime(nn.Module):
         self.vectors = nn.Embedding(spec.episode_length, width)
 
     def forward(self, window: dict[str, torch.Tensor], start: Start) -> list[torch.Tensor]:
-        """Return the vectors of the time of each decision, [B, T, C]."""
-        return [F.embedding(window["time"][:, 1:], self.vectors.weight)]
+        """Return the vectors of the time of each decision, [B, T, C]; the last one beyond all."""
+        time = window["time"][:, 1:].clamp(max=len(self.vectors.weight) - 1)
+        return [F.embedding(time, self.vectors.weight)]
 
 
 class IndexTable(nn.Module):

@@ -62,7 +62,7 @@ class FrozenLake(TabularMDP):
         render_mode: str | None = None,
     ):
         self.size = check_integer("size", size, 2, MAX_SIZE)
-        self.p = check_number("p", p, 0.05, 1)
+        self.p = check_number("p", p, 0.4, 1)  # with fewer, maps without a path are drawn for ever
         self.is_slippery = check_flag("is_slippery", is_slippery)
         self._maps = different_maps(size, p, check_integer("num_tasks", num_tasks, 1, MAX_TASKS))
         super().__init__(num_envs, tasks, size**2, 4, num_tasks, render_mode=render_mode)

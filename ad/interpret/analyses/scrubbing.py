@@ -91,7 +91,8 @@ class Scrubbing(Analysis):
         if encodes_rewards(model):
             own, agreeing, other = draw(contexts)
             others = contexts
-        else:
+        else:  # another return is asked for in the present episode alone
+            contexts = contexts.where(contexts.decided & contexts.present)
             own, agreeing, other = draw_asked(contexts)
             others = asked_otherwise(contexts, model)
         places = ((contexts, own), (contexts, agreeing), (others, other))
