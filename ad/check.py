@@ -7,6 +7,7 @@ depend on its batch is the fault that is hardest to see later.
 
 import contextlib
 import io
+import math
 import re
 import tempfile
 import traceback
@@ -89,6 +90,8 @@ def _small(config: Experiment, root: Path) -> Experiment:
     length = min(max(12, episode), config.data.context_length)
     world, split = configured_world(config.env), config.split
     steps = max(120, 3 * episode, 2 * length)
+    first, last = build_method(config.method).history_part  # which holds an episode
+    steps = max(steps, math.ceil(2 * episode / (last - first)))
     steps = min(steps, world.life or steps)
     changed = {
         "split.num_train_tasks": min(3, config.split.num_train_tasks),

@@ -17,6 +17,10 @@ GOOD = {
     "drift": [*DRIFT, "--source.algorithm", "ucb"],
     "arms": [*ARMS, "--split.num_train_tasks", "6"],
     "pictures": CASES["pictures"],
+    "the ends of histories": [
+        *("--method.name", "expert_distillation", "--method.settings.expert_fraction", "0.1"),
+        *("--env.episode_length", "20", "--source.env_steps", "1200"),
+    ],
     "averages and a critic": [
         *("--model.memory", f"{HERE}/components.py:Averages"),
         *("--method.name", f"{HERE}/components.py:Critic"),

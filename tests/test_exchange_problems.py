@@ -121,7 +121,7 @@ def test_the_world_of_a_data_set_is_made_only_if_it_is_of_the_suite_or_trusted(
         assert exit_code_of(**env) == 2  # no traceback
         assert "describes cannot be made: " in capsys.readouterr().err
     text = json.dumps({"schema": SCHEMA, **asdict(contents.description), "env": []})
-    with pytest.raises(CorruptError, match="is damaged: a section is none"):
+    with pytest.raises(CorruptError, match="is damaged: env, split and source"):
         parse_description(text, "here")
 
 

@@ -15,6 +15,7 @@ from ad.cli import VERBS, exit_code
 from ad.entry import submit
 from ad.entry_scores import evaluate_files
 from ad.errors import ConfigError, CorruptError
+from ad.exchange.foreign import SOURCE, WORLD, places
 from ad.exchange.release import EVALUATED, load_release, write_sums
 from ad.interpret.app.requests import App
 from ad.runtime.files import read_checked_json
@@ -128,6 +129,14 @@ def test_the_code_of_a_strangers_world_runs_only_if_it_is_trusted(models, tmp_pa
     assert not ran.exists() and not served
     ad.play.play(folder, 0, trust_code=True)
     assert ran.exists() and served
+
+
+def test_a_text_that_an_import_would_run_is_found():
+    env = [{"id": "/a b/x.py:Y"}, {"id": "evil:3x-v0"}, {"kwargs": {"minigrid_id": "evil:n/x"}}]
+    for data in (*({"env": own} for own in env), {"method": {"name": "/a b/m.py:M"}}):
+        assert len(places(data)) == 1
+    source = {"algorithm": SOURCE, "settings": {"place": "hf:me/data"}}
+    assert not places({"env": {"id": WORLD}, "source": source, "device": "cuda:0"})
 
 
 def test_a_verified_entry_is_a_row_below_those_of_its_board(board, tmp_path, monkeypatch, capsys):

@@ -391,7 +391,8 @@ def compare(
     certain. None for the deviation of the two groups that are compared.
 
     The p values are corrected for all comparisons of the call (`holm`). A group without runs, or
-    without a baseline that has runs, has no comparison; one of fewer than `least` has no p value.
+    without a baseline that has runs, has no comparison. With fewer than `least` runs in it or its
+    baseline there is neither an interval nor a p value.
     """
     shared, estimates, p_values = None if pooled is None else pool(pooled), {}, {}
     for label, own in groups.items():

@@ -1,16 +1,23 @@
 """What a configuration of somebody else names outside the suite, whose code an import would run."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-# The place of a class (file.py:Class, module:Class), or a module with an id of Gymnasium.
-PLACE = re.compile(r"\S+:[^\W\d]\S*")
+from envs.registry import PLACE
+
+# What imported histories name: the suite's own classes, which hold no code of others.
+SOURCE, WORLD = "ad.exchange.recorded:Recorded", "ad.exchange.recorded:RecordedWorld"
 
 
-def places(data: Any) -> list[str]:
-    """Return each text in plain `data` that is the place of a class or of a Gymnasium id."""
-    return list(filter(PLACE.fullmatch, _texts(data)))
+def places(data: dict) -> list[str]:
+    """Return the texts in a configuration, as plain data, that name code outside the suite.
+
+    They are the places of classes, and in its section env all texts with a colon, since Gymnasium
+    imports the module of an id "module:id".
+    """
+    of_env = [text for text in _texts(data.get("env")) if ":" in text]
+    others = filter(PLACE.fullmatch, _texts(data))
+    return [text for text in dict.fromkeys([*of_env, *others]) if text not in (SOURCE, WORLD)]
 
 
 def _texts(data: Any) -> Iterator[str]:

@@ -66,7 +66,7 @@ def parse_description(text: str, place: str) -> Description:
         description = Description(**value)
         sections = description.env, description.split, description.source
         if not all(isinstance(own, dict) for own in sections) or "id" not in description.env:
-            raise ValueError("a section is none")
+            raise ValueError("env, split and source must be mappings, and env must have an id")
         return description
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CorruptError(f"the description in {place} is damaged: {error}") from error

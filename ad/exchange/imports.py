@@ -11,7 +11,7 @@ from ad.config.world import configured_world
 from ad.config.yaml_io import dump_yaml
 from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
-from ad.exchange.foreign import places
+from ad.exchange.foreign import SOURCE, WORLD, places
 from ad.exchange.formats import Contents, Description, new_format
 from ad.exchange.recorded import describe_parts
 from ad.registry import ENCODERS
@@ -21,7 +21,6 @@ from ad.runtime.run import Run
 from envs.registry import error_text
 from envs.spaces import Part, observation_parts
 
-SOURCE, WORLD = "ad.exchange.recorded:Recorded", "ad.exchange.recorded:RecordedWorld"
 ENCODERS_OF_ARRAYS = ("bag_of_words", "mlp")  # tried after the default encoder
 
 
@@ -46,7 +45,7 @@ def import_histories(
     chosen = new_format(format)
     contents = chosen.open(place).contents
     described = contents.description.env if contents.description else {}
-    if (foreign := places(described)) and not trust_code:
+    if (foreign := places({"env": described})) and not trust_code:
         text = f"{place} names {foreign[0]!r:.200}, whose code would run"
         raise ConfigError(f"{text}: --trust-code true runs it")
     try:

@@ -175,7 +175,7 @@ def load_release(folder: str | Path, trust_code: bool = False) -> ReleasedPolicy
     if outside and not trust_code:
         raise ConfigError(
             f"the model of {folder} needs {', '.join(outside)}: load_release(folder, "
-            "trust_code=True) imports what its configuration names"
+            "trust_code=True), or `ad play --trust-code true`, imports them"
         )
     try:
         with safetensors.safe_open(folder / WEIGHTS, "pt") as file:

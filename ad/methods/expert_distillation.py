@@ -39,8 +39,8 @@ class ExpertDistillation(algorithm_distillation.AlgorithmDistillation):
     def check(self, config, world):
         """Raise SettingError for an end of a history that holds less than an episode."""
         steps = (config.data.env_steps or config.source.env_steps) // config.source.num_envs
-        least = config.env.episode_length / steps
-        if self.settings.expert_fraction < least:
-            text = f"must be at least {least:g}, an episode of env.episode_length"
+        kept, episode = self.settings.expert_fraction * steps, config.env.episode_length
+        if kept < episode:
+            text = f"must keep an episode of env.episode_length ({episode}), not {kept:g} steps"
             raise SettingError("method.settings.expert_fraction", text)
         super().check(config, world)

@@ -24,7 +24,7 @@ class SourceAlone(Method):
         """Raise SettingError if the source cannot learn in `world`, or knows the task it is in."""
         source = SOURCES.load(config.source.algorithm)
         if source.privileged_info == "optimum" or not source.learns:
-            text = "cannot be source with one that learns nothing, or knows a task's optimal policy"
+            text = "cannot be source if source.algorithm learns nothing or knows the optimal policy"
             raise SettingError("method.name", text)
         if config.evaluation.worlds:
             text = "cannot be source with evaluation.worlds: it has no model to transfer"

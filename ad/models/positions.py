@@ -34,7 +34,10 @@ class EnvTime(nn.Module):
         self.vectors = nn.Embedding(spec.episode_length, width)
 
     def forward(self, window: dict[str, torch.Tensor], start: Start) -> list[torch.Tensor]:
-        """Return the vectors of the time of each decision, [B, T, C]; the last one beyond all."""
+        """Return the vectors of the time of each decision, [B, T, C].
+
+        Times beyond the longest episode of the histories have the last vector.
+        """
         time = window["time"][:, 1:].clamp(max=len(self.vectors.weight) - 1)
         return [F.embedding(time, self.vectors.weight)]
 
