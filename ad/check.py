@@ -88,10 +88,9 @@ def _small(config: Experiment, root: Path) -> Experiment:
     path, episode = root / "experiment.yaml", config.env.episode_length
     path.write_text(dump(replace(config, root=str(root), name="check")))
     length = min(max(12, episode), config.data.context_length)
-    world, split = configured_world(config.env), config.split
-    steps = max(120, 3 * episode, 2 * length)
-    first, last = build_method(config.method).history_part  # which holds an episode
-    steps = max(steps, math.ceil(2 * episode / (last - first)))
+    world, split, method = configured_world(config.env), config.split, build_method(config.method)
+    first, last = method.history_part  # which holds an episode
+    steps = max(120, 3 * episode, 2 * length, math.ceil(2 * episode / (last - first)))
     steps = min(steps, world.life or steps)
     changed = {
         "split.num_train_tasks": min(3, config.split.num_train_tasks),
@@ -104,7 +103,7 @@ def _small(config: Experiment, root: Path) -> Experiment:
         changed["split.num_held_out"] = 3
     if world.life:
         changed["evaluation.env_steps"] = world.life
-    if build_method(config.method).reads_histories:  # else its settings may depend on the length
+    if method.reads_histories:  # else its settings may depend on the length
         changed["data.context_length"] = length
     try:
         return load_file(path, **SMALL | changed)

@@ -24,7 +24,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def submit(run: Run, program: Path | None = None) -> Path:
     `release`.
     """
     path = run.folder / "entry.tar"
-    _check_components(run.folder, run.config, YamlFile(dump(run.config)).data)
+    _check_components(run.folder, run.config, asdict(run.config))
     if program:
         _pack_program(run, program, path)
     elif read_results(run) is None:

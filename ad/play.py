@@ -1,10 +1,9 @@
 """Play beside a released model: the app on a folder that `ad.exchange.release.release` wrote."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from ad.config.parser import load_file
-from ad.config.schema import dump
-from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError
 from ad.exchange.foreign import places
 from ad.exchange.release import load_release
@@ -26,7 +25,7 @@ def play(model: Path, port: int, trust_code: bool = False) -> None:
         hint = did_you_mean(str(model), known) or f" ({MODELS}/ has: {', '.join(known) or 'none'})"
         raise ConfigError(f"there is no released model {model}{hint}")
     config = load_release(folder, trust_code).config  # an error before the settings are believed
-    foreign = places(YamlFile(dump(config)).data)
+    foreign = places(asdict(config))
     if config.source.algorithm == "demonstrations":  # their agents are files that run code
         foreign.append("demonstrations")
     if foreign and not trust_code:
