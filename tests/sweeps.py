@@ -24,7 +24,7 @@ def write_sweep(folder: Path, content: dict, name: str = "plan", board: str = ""
 def make(sweep: Sweep, root: Path, **options) -> list[Bundle]:
     """Make the missing runs of `sweep` under `root`; return their bundles."""
     measure = new_measure(sweep)
-    missing = prepare_missing(sweep.records, measure, sweep.planned_runs(), root, **options)
+    missing = prepare_missing(sweep.records, measure, sweep.planned_runs(), **options)
     run_missing(sweep.records, measure, missing, root)
     return missing
 

@@ -24,7 +24,7 @@ from ad.sweeps.load import load_sweep
 from ad.sweeps.measures import Measure
 from ad.sweeps.pages import write_page
 from ad.sweeps.records import add_records, merge_records, read_records
-from ad.sweeps.run import budget, list_runs, new_measure, prepare_missing, run_missing, take_shard
+from ad.sweeps.run import budget, list_runs, new_measure, run_missing, take_shard
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +70,14 @@ def test_a_checkout_that_is_not_installed_makes_no_run(tmp_path, monkeypatch, ca
     assert not board.root.exists() and not board.records.exists()
 
 
-def test_the_folders_of_finished_runs_are_removed_unless_they_are_kept(made, tmp_path):
-    board = SmallBoard(tmp_path)
+def test_a_later_command_leaves_kept_runs_and_unfinished_ones_of_another_board(made, tmp_path):
+    board, measure = SmallBoard(tmp_path), new_measure(made.sweep)
+    run_missing(board.records, measure, [board.runs[:1]], board.root, keep=True)
+    kept, unfinished = (board.root / "logs" / run.config.name for run in board.runs[:2])
+    (unfinished / "checkpoints").mkdir(parents=True)
     add_records(board.records, read_records(made.records).values())
-    folder = board.root / "logs" / board.runs[0].config.name
-    measure = new_measure(board.sweep)
-    checkpoints, results = folder / "checkpoints", folder / "results.json"
-    for keep, names in ((True, [results]), (False, []), (False, [results])):
-        checkpoints.mkdir(parents=True, exist_ok=True)  # by itself: of another board's training
-        for name in names:  # of a process that was killed after its record
-            name.touch()
-        assert not prepare_missing(board.records, measure, board.runs, board.root, keep)
-        assert folder.exists() == (keep or not names)
-        results.unlink(missing_ok=True)
+    assert not make(board.sweep, board.root)
+    assert any((kept / "checkpoints").iterdir()) and (unfinished / "checkpoints").exists()
 
 
 def test_two_shards_make_the_records_of_one_process(made, tmp_path):

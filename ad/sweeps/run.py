@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from ad.errors import LockedError, NumericError
 from ad.evaluation.scores import SCORES, number
-from ad.evaluation.summary import SUMMARY
 from ad.runtime import console
 from ad.runtime.console import info
 from ad.runtime.files import remove
@@ -97,26 +96,18 @@ def _make(path: Path, measure: Measure, bundle: Bundle, root: Path) -> str:
 
 
 def prepare_missing(
-    path: Path,
-    measure: Measure,
-    runs: Sequence[PlannedRun],
-    root: Path,
-    keep: bool = False,
-    retry: bool = False,
+    path: Path, measure: Measure, runs: Sequence[PlannedRun], retry: bool = False
 ) -> list[Bundle]:
     """Prepare to make the bundles of `runs` that have no record, and return them.
 
     Prints how many there are. With `retry`, removes the records of failed runs, which count as
-    missing then. Removes the folders of finished runs, unless `keep`.
+    missing then.
     """
     if retry:
         forget_failures(path, {run.key for run in runs})
     records, missing = read_records(path), []
     for bundle in measure.bundles(runs):
-        if all(measure.is_done(run, records.get(run.key)) for run in bundle):
-            if not keep:
-                _remove_finished(bundle, records, root)
-        else:
+        if not all(measure.is_done(run, records.get(run.key)) for run in bundle):
             missing.append(bundle)
     if missing:
         version("algorithm-distillation")  # which a record names: an error now, not after a run
@@ -130,22 +121,6 @@ def prepare_missing(
             "--retry true makes them again"
         )
     return missing
-
-
-def _remove_finished(bundle: Bundle, records: Records, root: Path) -> None:
-    """Remove the folder of a finished bundle that another process left, unless it is in use.
-
-    One with checkpoints and no results is an unfinished training of another board.
-    """
-    folder = bundle[0].in_root(root).folder
-    has_results = any((folder / name).exists() for name in (SUMMARY, "inspect"))
-    is_unfinished = (folder / "checkpoints").exists() and not has_results
-    if folder.exists() and not (is_unfinished or any(records[run.key].failure for run in bundle)):
-        try:
-            with locked(folder):
-                remove(folder)
-        except LockedError:
-            pass
 
 
 def list_runs(path: Path, measure: Measure, runs: Sequence[PlannedRun], root: Path) -> None:

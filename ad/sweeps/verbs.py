@@ -66,7 +66,7 @@ def sweep(
         return list_runs(plan.records, measure, own, root)
     failure = None
     if not table:
-        missing = [] if jobs.dry else prepare_missing(plan.records, measure, own, root, keep, retry)
+        missing = [] if jobs.dry else prepare_missing(plan.records, measure, own, retry)
         if jobs.launcher == "none":
             try:
                 run_missing(plan.records, measure, missing, root, keep)
