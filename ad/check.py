@@ -25,7 +25,7 @@ from ad.config.world import configured_world, make_envs, task_changes
 from ad.data.dataset import to_device
 from ad.data.histories import HistoryStore
 from ad.data.store import load_history
-from ad.errors import ADError, ConfigError
+from ad.errors import ADError, ConfigError, MachineError
 from ad.methods import build_method, build_model
 from ad.methods.base import Method
 from ad.methods.context_policy import ContextPolicy
@@ -116,6 +116,8 @@ def _tried(trial: Callable[[Experiment], Iterator[str]], config: Experiment) -> 
     found = []
     try:
         found.extend(trial(config))
+    except MachineError:  # no fault of a component
+        raise
     except (ADError, ValueError) as error:
         found.append(str(error))
     except Exception as error:  # whatever a user's class raises

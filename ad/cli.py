@@ -37,7 +37,7 @@ from ad.config.options import (
     unknown_options,
     whole_numbers,
 )
-from ad.errors import ADError, ConfigError, MachineError
+from ad.errors import ADError, ConfigError, MachineError, is_out_of_memory
 from ad.runtime import signals
 from ad.sweeps.launchers.options import LAUNCHER_OPTIONS, take_jobs
 
@@ -59,6 +59,16 @@ def open_new_run(config: "Experiment", fresh: bool) -> Generator["Run"]:
 def open_run(config: "Experiment", fresh: bool) -> AbstractContextManager["Run"]:
     """Open the locked run of `config`, whose settings must be those in its folder."""
     return open_new_run(config, fresh=False)
+
+
+@contextmanager
+def open_results(config: "Experiment", fresh: bool) -> Generator["Run"]:
+    """Open the locked run of `config` as `open_run` does, and leave its settings as they are."""
+    from ad.runtime.locks import locked
+    from ad.runtime.run import Run
+
+    with locked(config.folder):
+        yield Run.open(config, writes=False)
 
 
 @contextmanager
@@ -209,13 +219,13 @@ of every batch. The same command resumes, with any number of processes.""",
         "ad.pipeline:record",
         "Record videos of the source agents and of the trained model: videos/<run>/.",
         (_fresh("record all videos again"),),
-        open_run,
+        open_results,
     ),
     Verb(
         "report",
         "ad.pipeline:report",
         "Write the report of an evaluated run: logs/<run>/report.html.",
-        takes=open_run,
+        takes=open_results,
     ),
     Verb(
         "demo",
@@ -224,7 +234,7 @@ of every batch. The same command resumes, with any number of processes.""",
 
 The page is one file, computes the model in JavaScript, and needs no server and no network. It is
 for runs of algorithm distillation as configs/quickstart.yaml has it; `run` writes it for them.""",
-        takes=open_run,
+        takes=open_results,
     ),
     Verb(
         "run",
@@ -340,7 +350,7 @@ of every sweep in configs/records are listed.
         "release",
         "ad.exchange.release:release",
         "Write the trained model as safetensors, with a model card: logs/<run>/release/.",
-        takes=open_run,
+        takes=open_results,
     ),
     Verb(
         "submit",
@@ -358,7 +368,7 @@ evaluated first.""",
                 path,
             ),
         ),
-        open_run,
+        open_results,
     ),
     Verb(
         "verify_entry",
@@ -551,20 +561,27 @@ def run_and_exit(verb: Callable[[Sequence[str]], None]) -> NoReturn:
 
 def exit_code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
     """Call `verb(argv)` and return the exit code; an expected failure is a sentence on stderr."""
+    is_fresh = any(word.startswith("--fresh") for word in argv)
+    again = f"run the same command {'without --fresh ' if is_fresh else ''}to resume"
     try:
         verb(argv)
         return 0
     except ADError as error:
         sentence, code = str(error), error.exit_code
     except KeyboardInterrupt:
-        sentence, code = "interrupted; run the same command to resume", 130
+        sentence, code = f"interrupted; {again}", 130
     except signals.Terminated:
-        sentence, code = "terminated; run the same command to resume", 143
+        sentence, code = f"terminated; {again}", 143
     except OSError as error:
         if error.errno is None:  # raised by hand: a bug
             raise
         file = f": {error.filename}" if error.filename else ""
         sentence, code = f"{error.strerror}{file}", MachineError.exit_code
+    except (MemoryError, RuntimeError) as error:  # PyTorch raises a RuntimeError on a CPU
+        if not is_out_of_memory(error):
+            raise
+        sentence = "the memory is not enough: use a smaller batch, context or model"
+        code = MachineError.exit_code
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("", "ad", "envs"):
             raise

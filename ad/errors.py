@@ -1,5 +1,6 @@
 """Expected failures: each has a message of one sentence, an exit code, and no traceback."""
 
+import re
 from typing import NamedTuple
 
 
@@ -58,3 +59,10 @@ class Problem(NamedTuple):
 def printable(text: str) -> str:
     """Return `text` without control characters: a stranger wrote it, and a terminal obeys them."""
     return "".join(letter for letter in text if letter.isprintable())
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether Python, NumPy or PyTorch raised an error because memory was not enough."""
+    return isinstance(error, MemoryError) or bool(
+        re.search("out of memory|allocate memory", str(error))
+    )

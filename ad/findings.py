@@ -419,7 +419,8 @@ def loss_does_not_fall(e: Evidence) -> str | None:
         return None
     rate, tenth = e.config.training.learning_rate, max(1, len(e.losses) // 10)
     bad = np.isnan(e.losses).sum()
-    first, end = e.losses[0], np.nanmean(e.losses[-tenth:])
+    first, last = e.losses[0], e.losses[-tenth:]
+    end = np.nan if np.isnan(last).all() else np.nanmean(last)
     if not bad and end < 0.98 * first:
         return None
     is_high = bad or np.max(e.losses) > 1.5 * first or end > 1.02 * first

@@ -5,7 +5,6 @@ reporting are imported inside functions, since importing matplotlib takes half a
 """
 
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 
@@ -19,6 +18,7 @@ from ad.evaluation.transfer import evaluate_worlds
 from ad.methods import build_method
 from ad.runtime import console
 from ad.runtime.console import info, warn
+from ad.runtime.files import remove
 from ad.runtime.locks import locked
 from ad.runtime.run import Run
 from ad.runtime.signals import defer_signals
@@ -39,6 +39,8 @@ def collect(run: Run, fresh: bool = False, wait: bool = False) -> None:
         return info(f"collect: no histories: {name} learns in the worlds themselves")
     with run.timed("collect_s"):
         collected = collection.collect(run, fresh, wait)
+    if fresh:
+        remove(run.folder / "source")  # curves of the earlier histories
     collection.write_source_curves(run)
     total, folder = len(run.split.train_tasks), HistoryStore(run.config).path
     info(f"collect: {collected} of {total} histories collected now, all are in {folder}")
@@ -53,9 +55,7 @@ def train(run: Run, fresh: bool = False, processes: SingleProcess = ALONE) -> No
     """
     if not build_method(run.config.method).has_model:
         return info(f"train: no model: {run.config.method.name} learns in the evaluated tasks")
-    if fresh:
-        run.discard_training()
-    trainer = new_trainer(run, processes)
+    trainer = new_trainer(run, processes, fresh)
     if not trainer.train_steps_left:
         return info(f"train: already done ({trainer.step} steps), in {run.folder}")
     try:
@@ -106,9 +106,7 @@ def record(run: Run, fresh: bool = False) -> None:
     """Record the videos that are missing or out of date; with `fresh`, all of them."""
     from ad.reporting import record as recording
 
-    if fresh:
-        shutil.rmtree(run.videos, ignore_errors=True)
-    if counts := recording.record(run):
+    if counts := recording.record(run, fresh):
         written, total = counts
         info(f"record: {written} of {total} videos written, in {run.videos}")
     else:

@@ -11,6 +11,7 @@ from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.runtime.run import Run
+from ad.training import checkpoints
 
 
 def evaluated_run(config: Experiment) -> Run:
@@ -23,6 +24,9 @@ def evaluated_run(config: Experiment) -> Run:
     new_policy = policy_of(config, build_method(config.method), model)
     split = run.evaluated_split
     results = rollout_tasks(config, split, new_policy, settings.episodes, seeds, record=True)
+    if not checkpoints.newest(folder := run.folder / "checkpoints"):
+        folder.mkdir()
+        (folder / checkpoints.name(0)).touch()  # by which results are those of a model
     write_results(run.folder, split, results)
     write_summary(run)
     return run

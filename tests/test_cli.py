@@ -97,6 +97,28 @@ def test_a_full_disk_is_a_sentence_and_exit_code_3(root, monkeypatch, capsys):
     assert capsys.readouterr().err == "No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            3,
+            "not enough",
+        ),
+        (MemoryError(), 3, "the memory is not enough: use a smaller batch, context or model"),
+        (KeyboardInterrupt(), 130, "run the same command without --fresh to resume"),
+    ],
+)
+def test_an_error_of_python_that_is_expected_is_a_sentence(
+    error, code, sentence, root, monkeypatch, capsys
+):
+    def main(run, fresh):
+        raise error
+
+    assert code_of(main, monkeypatch, *root, "--fresh", "true") == code
+    assert sentence in capsys.readouterr().err
+
+
 def test_a_bug_keeps_its_traceback(root, monkeypatch):
     def main(run, fresh):
         raise FileNotFoundError("a file that the program should have written")

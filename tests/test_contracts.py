@@ -17,6 +17,7 @@ from ad.data.spec import make_spec
 from ad.data.store import load_history
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
+from ad.evaluation.summary import is_evaluated
 from ad.exchange.release import load_release, release
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
@@ -245,10 +246,11 @@ def test_a_changed_file_of_a_users_class_is_noticed(what, tmp_path):
     config = configured(tmp_path, what, *words, "--training.steps", "1")
     run = Run.open(config)
     run_all([run])
-    assert len(HistoryStore(config).missing(run.split.train_tasks)) == 0
+    assert len(HistoryStore(config).missing(run.split.train_tasks)) == 0 and is_evaluated(run)
     own.write_text(text + "# changed\n")
     lost = 3 if what in ("--env.id", "--source.algorithm") else 0
     assert len(HistoryStore(config).missing(run.split.train_tasks)) == lost
+    assert not is_evaluated(run)
     with pytest.raises(ConfigError, match=r"another version of .*\.py.* --fresh true"):
         load_model(Run(config))
 

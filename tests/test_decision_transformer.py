@@ -374,7 +374,7 @@ def test_asked_returns_are_logged_during_training_and_reported(finished):
         assert abs(value - float(asked)) < 0.4
     assert "Returns for asked ones during training" in report(finished).read_text()
     results = json.loads((finished.folder / "results.json").read_text())
-    told = headline(results | {"asked_before_reward": 0.0}, within_episodes=False)
+    told = headline(results | {"asked_before_reward": 0.0}, False, "frozen model")
     assert "6.00 asked" in told and told.count("0 until a reward is in the context, then ") == 1
 
 

@@ -48,6 +48,16 @@ def test_jobs_make_the_records_and_the_page_of_one_process(of_one_seed, tmp_path
     assert not list((board.root / "logs").iterdir())
 
 
+def test_a_page_is_written_after_a_job_whose_numbers_go_wrong(of_one_seed, tmp_path, monkeypatch):
+    def launch(*_):
+        raise NumericError("1 of 2 jobs failed")
+
+    board = SmallBoard(tmp_path, seeds=[0])
+    monkeypatch.setattr("ad.sweeps.launchers.launch.launch", launch)
+    assert exit_code(VERBS["leaderboard"], [*board.words, "--launcher", "local"]) == 5
+    assert "0 of 2 runs" in board.page()
+
+
 @pytest.mark.parametrize("name", ON_THIS_MACHINE)
 def test_exit_codes_come_back_in_the_order_of_the_jobs(start, name):
     assert start(name).run([sh("exit 5"), sh("sleep 0.1"), sh("kill -9 $$")]) == [5, 0, -9]

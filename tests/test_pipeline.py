@@ -15,6 +15,7 @@ from ad import pipeline
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.data.histories import HistoryStore
+from ad.errors import ConfigError
 from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.runtime.run import Run
 from ad.training.trainer import Trainer
@@ -184,6 +185,37 @@ def test_other_evaluation_settings_need_no_new_training(again):
     content = summary(fewer)
     assert {task["task"] for task in content["splits"]["train"]["per_task"]} == evaluated
     assert "source_end" in content["references"]
+
+
+def test_a_fresh_training_without_histories_keeps_the_model(again):
+    shutil.rmtree(Path(again.root) / "histories")
+    run = Run.open(again)
+    before = files(run.folder)
+    with pytest.raises(ConfigError, match="have no history"):
+        pipeline.train(run, fresh=True)
+    assert files(run.folder) == before
+
+
+def test_a_verb_that_reads_a_run_leaves_its_settings(again):
+    before = files(folder(again))
+    words = [str(folder(again)), "--root", again.root]
+    assert exit_code(VERBS["report"], [*words, "--evaluation.action", "greedy"]) == 2
+    assert exit_code(VERBS["report"], [*words, "--name", "another"]) == 2
+    assert files(folder(again)) == before and not folder(again).with_name("another").exists()
+
+
+def test_an_interrupted_evaluation_leaves_no_results(again, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    run = Run.open(again)
+    assert list(run.videos.glob("held_out_*"))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("ad.evaluation.evaluate.write_summary", interrupted)
+        pipeline.evaluate(run, fresh=True)
+    with pytest.raises(ConfigError, match="no results of these settings"):
+        pipeline.report(run)
+    assert not list(run.videos.glob("held_out_*")) and list(run.videos.glob("source_*"))
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "record", "report"])

@@ -78,8 +78,8 @@ def test_the_page_has_its_charts_and_videos(page):
 
 def test_the_learning_curve_has_the_model_and_every_reference(page, results):
     curve = charts(page)[0]
-    shown = {name for name in results["references"] if name != "source_end"}
-    assert set(map(tables.reference_title, shown)) <= set(curve["rows"])
+    shown = {name: own for name, own in results["references"].items() if name != "source_end"}
+    assert {tables.reference_of(*item)[0] for item in shown.items()} <= set(curve["rows"])
     assert curve["rows"][:2] == ["model, held-out tasks (3)", "model, train tasks (5)"]
     last = np.mean(curve["values"][0][-10:])
     assert last == pytest.approx(results["splits"]["held_out"]["return_last10"], abs=1e-4)

@@ -10,6 +10,7 @@ from small_run import evaluated_run
 
 from ad.errors import ConfigError
 from ad.reporting.report import report
+from ad.runtime.files import read_checked_json, write_checked_json
 from ad.sweeps.results_table import print_table
 
 
@@ -45,9 +46,9 @@ def test_a_run_under_two_names_counts_once_and_unknown_scores_are_said(root, cap
     shutil.copytree(root / "logs/seed-1", root / "logs/again")
     for name, first in (("seed-0", None), ("seed-1", 3), ("again", 3)):
         path = root / f"logs/{name}/results.json"
-        results = json.loads(path.read_text())
+        results = read_checked_json(path)
         results["splits"]["held_out"] |= {"episodes_to_80pct": first}
-        path.write_text(json.dumps(results))
+        write_checked_json(path, results)
     print_table(root, [])
     mean = rows(capsys.readouterr().out)["**mean of 2 runs**"]
     assert [cell for cell in mean if cell.endswith(" (1 of 2)")] == ["3 (1 of 2)"]
@@ -80,20 +81,22 @@ def test_a_run_whose_class_file_is_gone_does_not_hide_the_others(root, capsys):
     [
         ("{", "results.json is damaged"),
         ("{}", "results.json is damaged"),
-        ('{"config_hash": "x"}', "results of other settings"),
+        ('{"config_hash": "x"}', "results.json is damaged"),
+        ({"config_hash": "x"}, "results of other settings"),
     ],
 )
 def test_results_that_are_not_those_of_the_run_are_marked(root, capsys, content, mark):
-    (root / "logs/seed-0/results.json").write_text(content)
+    path = root / "logs/seed-0/results.json"
+    path.write_text(content) if isinstance(content, str) else write_checked_json(path, content)
     print_table(root, ["seed-0", "seed-1"])
     assert rows(capsys.readouterr().out)["seed-0"][0] == mark
 
 
 def test_no_cell_of_a_table_of_equal_runs_is_nan(root, capsys):
-    results = json.loads((root / "logs/seed-0/results.json").read_text())
+    results = read_checked_json(root / "logs/seed-0/results.json")
     twin = root / "logs/seed-1/results.json"
     config_hash = json.loads(twin.read_text())["config_hash"]
-    twin.write_text(json.dumps(results | {"config_hash": config_hash}))
+    write_checked_json(twin, results | {"config_hash": config_hash})
     print_table(root, [])
     text = capsys.readouterr().out
     assert "nan" not in text.lower() and "inf" not in text.lower()

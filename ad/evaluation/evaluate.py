@@ -16,6 +16,7 @@ from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.runtime.console import warn
 from ad.runtime.devices import choose_device
+from ad.runtime.files import remove
 from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.provenance import check_fingerprint
@@ -42,6 +43,9 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
         else:
             results = evaluation_rollouts(run.config, run.evaluated_split, model)
             write_calibration(run.folder, run.config, run.split, model)
+    # What shows the old results goes first, so that an interrupted evaluation is none.
+    for path in (run.folder / SUMMARY, run.folder / "demo.html", *run.videos.glob("held_out_*")):
+        remove(path)
     write_results(run.folder, run.evaluated_split, results)
     write_summary(run, None if model is None else asked_return(run.config, model))
     return True

@@ -1,6 +1,7 @@
 """Write and read `results.json`: the scores of each split and of the references."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,12 @@ from ad.runtime.devices import choose_device
 from ad.runtime.files import read_checked_json, sha256, write_checked_json
 from ad.runtime.run import Run
 from ad.training import checkpoints
-from ad.training.provenance import evaluation_hardware, read_sessions, resumed_with
+from ad.training.provenance import (
+    evaluation_hardware,
+    fingerprint,
+    read_sessions,
+    resumed_with,
+)
 from envs.oracle import Reference, TaskOracle
 from envs.tasks import task_name
 
@@ -103,10 +109,14 @@ def damaged_results(folder: Path) -> dict[Path, str]:
     return damaged
 
 
-def identity(run: Run) -> dict[str, str | None]:
-    """Return hashes of the settings, the split and the checkpoint that results depend on."""
+def identity(run: Run) -> dict[str, Any]:
+    """Return hashes of the settings, the split, the checkpoint and the code that results depend on.
+
+    Code is that of classes in files, None without any: the checkpoint has no trace of a source.
+    """
     path = checkpoints.newest(run.folder / "checkpoints")
     return {
+        "code": fingerprint(run.config, run.split)["code"] or None,
         "config_hash": config_hash(run.config),
         "split_hash": run.split.hash,
         "checkpoint": sha256(path) if path else None,

@@ -17,7 +17,7 @@ from ad.evaluation.evaluate import evaluation_rollouts, load_model
 from ad.evaluation.references import evaluated_references
 from ad.evaluation.results import read_results, write_results
 from ad.evaluation.summary import SUMMARY, identity, matches, scores, write_results_json
-from ad.runtime.files import read_checked_json
+from ad.runtime.files import read_checked_json, remove
 from ad.runtime.run import Run, world_folder, world_title
 from envs.tasks import other_split
 
@@ -39,6 +39,7 @@ class TransferEvaluation:
         model = load_model(self.run, self.base_env)
         results = evaluation_rollouts(self.config, self.evaluated_split, model)
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove(self.folder / SUMMARY)  # so that an interrupted evaluation is none
         write_results(self.folder, self.evaluated_split, results)
         evaluations = read_results(self.folder / "results.csv")
         world, length = self.base_env, self.config.env.episode_length

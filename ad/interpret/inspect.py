@@ -15,9 +15,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ad.config.options import whole_numbers
-from ad.config.schema import config_hash
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.evaluate import checkpoint_at
+from ad.evaluation.summary import identity
 from ad.interpret.analysis import (
     DEFAULT_CHOICE,
     HISTORIES,
@@ -250,8 +250,7 @@ def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]
     about: dict[str, object] = {
         "analysis": name,
         "name": config.name,
-        "config_hash": config_hash(config),
-        "split_hash": split.hash,
+        **identity(subject.run),
         "train_steps": step,
         "checkpoint": sha256(checkpoint_at(subject.run, step)),
     }

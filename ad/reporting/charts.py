@@ -9,7 +9,7 @@ from ad.evaluation import metrics
 from ad.evaluation.calibration import ACTIONS
 from ad.evaluation.results import Evaluation
 from ad.reporting.page import Chart
-from ad.reporting.tables import SPLIT_TITLES, reference_title
+from ad.reporting.tables import SPLIT_TITLES, agent_title, has_model, reference_of
 from envs.oracle import TaskOracle
 
 HISTOGRAM_BINS = 50
@@ -27,8 +27,8 @@ STYLES = {  # of the lines of the learning curve, in the order of the legend
 OTHER_STYLE = {"color": 4, "dash": 2}  # of a reference that only its world has
 
 
-def learning_curve(evaluations: dict[str, Evaluation], references: dict) -> Chart:
-    """Return the mean returns of both splits and of the `references` of a `results.json`.
+def learning_curve(evaluations: dict[str, Evaluation], results: dict) -> Chart:
+    """Return the mean returns of both splits and of the references of a `results.json`.
 
     References are those on held-out tasks; the source agents have train tasks only.
     """
@@ -36,12 +36,12 @@ def learning_curve(evaluations: dict[str, Evaluation], references: dict) -> Char
     for split, evaluation in evaluations.items():
         returns = evaluation.returns.mean(1)  # [K, E]
         band = metrics.bootstrap(returns) if split == "held_out" else (None, None)
-        label = f"model, {SPLIT_TITLES[split]} ({len(returns)})"
+        label = f"{agent_title(results)}, {SPLIT_TITLES[split]} ({len(returns)})"
         lines[split] = label, returns.mean(0), *band
-    for name, by_split in references.items():
+    for name, by_split in results["references"].items():
         if name != "source_end":  # which has the last episodes only
-            own = by_split.get("held_out") or by_split["train"]
-            lines[name] = reference_title(name), own["curve"], None, None
+            title, own = reference_of(name, by_split)
+            lines[name] = title, own["curve"], None, None
     order = list(STYLES)
     names = sorted(lines, key=lambda name: order.index(name) if name in order else len(order))
     episodes = max(len(lines[name][1]) for name in names)
@@ -53,7 +53,7 @@ def learning_curve(evaluations: dict[str, Evaluation], references: dict) -> Char
         labels,
         [_padded(line, episodes) for line in low],
         [_padded(line, episodes) for line in high],
-        column_name="in-context episode (weights frozen)",
+        column_name="in-context episode (weights frozen)" if has_model(results) else "episode",
         value_name="return, mean over tasks",
         styles=[STYLES.get(name, OTHER_STYLE) for name in names],
     )

@@ -4,7 +4,7 @@ from ad.evaluation import metrics
 from ad.evaluation.scores import number
 
 
-def headline(results: dict, within_episodes: bool, agent: str = "frozen model") -> str:
+def headline(results: dict, within_episodes: bool, agent: str) -> str:
     """Return the result of an `agent` in a few sentences.
 
     within_episodes: whether the model's context ends with each episode, so that it cannot learn

@@ -9,6 +9,7 @@ Files that already show the same frames are kept; other videos in the folder are
 
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ad.data.histories import HistoryStore
 from ad.data.spec import field_name
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
+from ad.evaluation.summary import read_summary
 from ad.methods import build_method
 from ad.reporting import video
 from ad.rollout.rollout import derive_seeds
@@ -80,16 +82,18 @@ class EpisodeSequence:
             raise ReplayError(f"episodes cannot be played again: {error}") from error
 
 
-def record(run: Run) -> tuple[int, int] | None:
+def record(run: Run, fresh: bool = False) -> tuple[int, int] | None:
     """Record the videos that are missing or out of date; returns (number written, total number).
 
-    Returns None, and records nothing, if the world cannot draw its episodes. Raises ConfigError if
-    the run is not evaluated, CorruptError if a file is damaged, MachineError if ffmpeg is missing
-    or fails.
+    With `fresh`, records all. Returns None, and records nothing, if the world cannot draw its
+    episodes. Raises ConfigError if the run is not evaluated with its present settings, CorruptError
+    if a file is damaged, MachineError if ffmpeg is missing or fails.
     """
     settings = run.config.record
     if not can_draw(run):
         return None
+    if settings.held_out_videos:
+        read_summary(run)  # raises an error unless the trajectories are those of the settings
     total = min(settings.held_out_videos, len(run.split.held_out_tasks))
     if draws_transitions(run.world):
         total += len(run.history_tasks) * settings.source_videos
@@ -99,7 +103,8 @@ def record(run: Run) -> tuple[int, int] | None:
         ThreadPoolExecutor(min(threads, MAX_WORKERS)) as pool,
     ):
         try:
-            futures = {path: pool.submit(_write, path, frames) for path, frames in _montages(run)}
+            drawn = _montages(run)
+            futures = {path: pool.submit(_write, path, frames, fresh) for path, frames in drawn}
             for path, future in futures.items():
                 written[path] = future.result()
                 bar.update()
@@ -166,8 +171,8 @@ def episode_montage(
     return video.add_margin(frames)
 
 
-def _write(path: Path, frames: Callable[[], np.ndarray]) -> bool:
-    return video.write_video(path, frames(), FPS)
+def _write(path: Path, frames: Callable[[], np.ndarray], fresh: bool) -> bool:
+    return video.write_video(path, frames(), FPS, fresh)
 
 
 def _montages(run: Run) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
@@ -220,5 +225,5 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in (*PLACES, "reward", *file.files)}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise CorruptError(f"{path} is not what evaluation writes: {error}") from error

@@ -52,7 +52,7 @@ def report(run: Run) -> Path:
     Raises ConfigError if the run is not evaluated, CorruptError if a file is damaged.
     """
     results, evaluations = read_summary(run), read_results(run.folder / "results.csv")
-    curve = charts.learning_curve(evaluations, results["references"])
+    curve = charts.learning_curve(evaluations, results)
     page = run_page(run, results, curve)
     write_text(run.folder / "table.md", tables.run_table(results).compact().markdown())
     write_text(run.folder / "report.html", page.html())
@@ -67,7 +67,7 @@ FROZEN = "The weights are frozen: from episode to episode, only the model's cont
 def run_page(run: Run, results: dict, curve: Chart) -> Page:
     """Return the page of a run from its `results.json` and its learning curve."""
     noun, method = run.world.task_noun, results["splits"]["held_out"]["ci95_method"]
-    has_model = build_method(run.config.method).has_model
+    has_model = tables.has_model(results)
     maps = None if run.config.env.change else charts.room_maps(run.world, results)
     shown = videos(run) if can_draw(run) else None
     demo = Text(f"[Watch the model learn]({DEMO}): put the goal where you like.", "lead")
@@ -252,8 +252,8 @@ def _data(run: Run) -> Iterator[Section]:
     low, median, high = np.quantile(returns, [0.05, 0.5, 0.95])
     text = (
         f"{len(returns):,} episodes: mean return {returns.mean():.3g}, median {median:.3g}, 90 % "
-        f"of them from {low:.3g} to {high:.3g}, the best {returns.max():.3g}. These are the "
-        "episodes of the histories that the model is trained on."
+        f"of them from {low:.3g} to {high:.3g}, the best {returns.max():.3g}. These are all "
+        "episodes of the actors and steps that data chooses; a method may train on a part of them."
     )
     yield Section("Returns of the training data", [charts.returns_histogram(returns), Text(text)])
 

@@ -96,15 +96,33 @@ def runs_table(groups: Sequence[dict[str, dict | str]]) -> Table:
     return Table(["run", *_headings(columns("run", "change")), "training, s"], rows)
 
 
-def reference_title(name: str) -> str:
-    """Return the title of a reference: its own name if only its world has it."""
-    return REFERENCE_TITLES.get(name, name)
+def has_model(results: dict) -> bool:
+    """Return whether a `results.json` is of a trained model; else a source learned its tasks."""
+    return results["checkpoint"] is not None
+
+
+def agent_title(results: dict) -> str:
+    """Return what the rows of a `results.json` call its agent."""
+    return "model" if has_model(results) else "source"
+
+
+def reference_of(name: str, by_split: dict) -> tuple[str, dict]:
+    """Return the title and the scores of a reference, on held-out tasks if it has them.
+
+    The title is its own name if only its world has it.
+    """
+    split = "held_out" if "held_out" in by_split else "train"
+    note = "" if split == "held_out" else f" ({SPLIT_TITLES[split]})"
+    return REFERENCE_TITLES.get(name, name) + note, by_split[split]
 
 
 def _model_rows(results: dict, shown: Sequence[Score]) -> list[list[str]]:
     """Return a row with intervals for each split of a run."""
     return [
-        [f"model, {SPLIT_TITLES[split]}", *(_cell(score, summary) for score in shown)]
+        [
+            f"{agent_title(results)}, {SPLIT_TITLES[split]}",
+            *(_cell(score, summary) for score in shown),
+        ]
         for split, summary in results["splits"].items()
     ]
 
@@ -112,9 +130,7 @@ def _model_rows(results: dict, shown: Sequence[Score]) -> list[list[str]]:
 def _references(results: dict) -> Iterator[tuple[str, dict]]:
     """Yield title and scores of each reference, on held-out tasks if it has them."""
     for name, by_split in results["references"].items():
-        split = "held_out" if "held_out" in by_split else "train"
-        note = "" if split == "held_out" else f" ({SPLIT_TITLES[split]})"
-        yield reference_title(name) + note, by_split[split]
+        yield reference_of(name, by_split)
 
 
 def _group_rows(runs: dict[str, dict | str]) -> list[list[str]]:

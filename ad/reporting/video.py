@@ -31,11 +31,11 @@ def ffmpeg_program() -> str:
         ) from error
 
 
-def write_video(path: Path, frames: np.ndarray, fps: int) -> bool:
+def write_video(path: Path, frames: np.ndarray, fps: int, fresh: bool = False) -> bool:
     """Write `frames` atomically as an H.264 mp4 file; odd heights and widths are padded by one.
 
-    Returns False, and writes nothing, if the file exists with the same frames and `fps`. Raises
-    ValueError if there are no frames, MachineError if ffmpeg fails.
+    Returns False, and writes nothing, if the file exists with the same frames and `fps`, unless
+    `fresh`. Raises ValueError if there are no frames, MachineError if ffmpeg fails.
     """
     if len(frames) == 0:
         raise ValueError(f"{path}: a video needs at least one frame")
@@ -46,7 +46,7 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> bool:
     digest = hashlib.sha256(f"{fps} {frames.shape} ".encode())
     digest.update(frames.data)
     comment = HASH_PREFIX + digest.hexdigest()
-    if path.exists() and comment.encode() in path.read_bytes():
+    if not fresh and path.exists() and comment.encode() in path.read_bytes():
         return False
     with atomic_write(path) as temporary:
         _encode(temporary, frames, fps, comment)

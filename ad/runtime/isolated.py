@@ -20,7 +20,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ad.errors import ADError, ConfigError, CorruptError, MachineError, NumericError
+from ad.errors import (
+    ADError,
+    ConfigError,
+    CorruptError,
+    MachineError,
+    NumericError,
+    is_out_of_memory,
+)
 
 MEMORY = 8 * 2**30  # bytes of address space; PyTorch alone takes 2 to 3 GiB
 FILE = 2**30  # bytes of a file that the child writes
@@ -85,7 +92,7 @@ def _main() -> None:
         result = {"error": str(error), "exit_code": error.exit_code}
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        too_large = isinstance(error, MemoryError) or "allocate memory" in text
+        too_large = is_out_of_memory(error)
         kind = MachineError if too_large else CorruptError
         text = f"it needs more than {memory / 2**30:g} GiB of memory" if too_large else text
         result = {"error": text, "exit_code": kind.exit_code}

@@ -91,12 +91,6 @@ def _without_tensorboard(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
-def last_value(folder: Path, tag: str) -> float | None:
-    """Return the last value of `tag` in the metrics.jsonl in `folder`; None if it has none."""
-    values = [entry[tag] for entry in _entries(folder) if tag in entry]
-    return values[-1] if values else None
-
-
 def value_at(folder: Path, tag: str, step: int, within: int = 1) -> float | None:
     """Return the newest value of `tag` in the last `within` train steps up to `step`, or None."""
     near = (entry for entry in _entries(folder) if step - within < entry["step"] <= step)

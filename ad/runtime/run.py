@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import re
-import shutil
 import time
 from collections.abc import Generator
 from dataclasses import replace
@@ -25,7 +24,7 @@ from ad.config.world import configured_split, configured_world
 from ad.errors import ConfigError
 from ad.registry import METHODS
 from ad.runtime.console import warn
-from ad.runtime.files import write_json, write_text
+from ad.runtime.files import remove, write_json, write_text
 from ad.runtime.metrics_log import MetricsLog
 from envs.tasks import Split
 
@@ -44,8 +43,8 @@ class Run:
         self.log = MetricsLog(self.folder)
 
     @classmethod
-    def open(cls, config: Experiment, fresh: bool = False) -> "Run":
-        """Return the run of `config`, with config.yaml and split.json in its folder.
+    def open(cls, config: Experiment, fresh: bool = False, writes: bool = True) -> "Run":
+        """Return the run of `config`, with config.yaml and split.json in its folder if `writes`.
 
         Raises ConfigError if the folder holds a run of other settings, MachineError if the device
         is not there. With `fresh` the folder is emptied instead, after a warning.
@@ -64,10 +63,12 @@ class Run:
                     f"{found}: choose another --name, or discard it with --fresh true"
                 )
             warn(f"{found}: it is discarded")
-            shutil.rmtree(run.folder)
-        run.folder.mkdir(parents=True, exist_ok=True)
-        write_text(run.folder / "config.yaml", configuration.dump(config))
-        write_json(run.folder / "split.json", describe_split(run.split))
+            for folder in (run.folder, run.videos):
+                remove(folder)
+        if writes:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            write_text(run.folder / "config.yaml", configuration.dump(config))
+            write_json(run.folder / "split.json", describe_split(run.split))
         return run
 
     @cached_property
@@ -98,8 +99,8 @@ class Run:
 
     def discard_training(self) -> None:
         """Remove what is made of the weights, so that training starts from the first step."""
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        (self.folder / "demo.html").unlink(missing_ok=True)
+        for name in ("checkpoints", "inspect", "demo.html"):
+            remove(self.folder / name)
         self.log.discard()
         self.add_timing("train_s", 0.0, reset=True)
 

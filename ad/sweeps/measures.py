@@ -20,9 +20,10 @@ from ad.evaluation.metrics import json_number
 from ad.evaluation.results import read_results
 from ad.evaluation.scores import CURVE_EPISODES
 from ad.evaluation.summary import SUMMARY
+from ad.methods import train_steps
 from ad.runtime.devices import choose_device
 from ad.runtime.files import read_checked_json
-from ad.runtime.metrics_log import last_value
+from ad.runtime.metrics_log import value_at
 from ad.runtime.run import Run, world_folder, world_title
 from ad.sweeps.plan import PlannedRun, Sweep
 from ad.sweeps.records import Record, new_record
@@ -104,7 +105,8 @@ def _evaluated(planned: PlannedRun, run: Run) -> Record:
     for kwargs in run.config.evaluation.worlds:
         folder = world_folder(run.folder, kwargs)
         values[world_title(kwargs)] = _values(folder, read_checked_json(folder / SUMMARY))
-    if (accuracy := last_value(run.folder, ACCURACY)) is not None:
+    step = train_steps(run.config)
+    if (accuracy := value_at(run.folder, ACCURACY, step, within=step)) is not None:
         for entry in values.values():
             entry["scores"]["held_out_accuracy"] = accuracy
     resumed = "; ".join(own["resumed_with"])

@@ -3,7 +3,6 @@
 A run without results has a line that says so.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ad.config.schema import Experiment, config_hash
 from ad.errors import ConfigError
 from ad.reporting.tables import runs_table
 from ad.runtime.console import info, warn
+from ad.runtime.files import read_checked_json
 from ad.runtime.run import world_folder, world_title
 
 
@@ -55,7 +55,7 @@ def run_folders(root: Path, names: list[str]) -> list[Path]:
 def results_of(folder: Path, config: Experiment) -> dict | str:
     """Return the content of `results.json`, or a few words on why it cannot be used."""
     try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        results = read_checked_json(folder / "results.json")
         if results["config_hash"] != config_hash(config):
             return "results of other settings"
         return results

@@ -67,17 +67,17 @@ def sweep(
     failure = None
     if not table:
         missing = [] if jobs.dry else prepare_missing(plan.records, measure, own, retry)
-        if jobs.launcher == "none":
-            try:
+        try:
+            if jobs.launcher == "none":
                 run_missing(plan.records, measure, missing, root, keep)
-            except NumericError as error:  # raised after the page, which has the other runs
-                failure = error
-        elif missing or jobs.dry:
-            from ad.sweeps.launchers.launch import launch
+            elif missing or jobs.dry:
+                from ad.sweeps.launchers.launch import launch
 
-            own_jobs = replace(jobs, words=[*jobs.words, "--runs", "true"])
-            if not launch(own_jobs, root / "jobs", len(measure.bundles(own))):
-                return
+                own_jobs = replace(jobs, words=[*jobs.words, "--runs", "true"])
+                if not launch(own_jobs, root / "jobs", len(measure.bundles(own))):
+                    return
+        except NumericError as error:  # raised after the page, which has the other runs
+            failure = error
     if not runs:
         write_page(plan, root)
     if failure:
@@ -102,24 +102,24 @@ def seeds(
     def print_seeds(seeds: Sequence[int]) -> None:
         print_table(Path(config.root), [with_seed(config, seed).name for seed in seeds])
 
-    if jobs.launcher != "none":
-        if fresh:  # a job that is started again would begin anew
-            raise ConfigError(
-                "--fresh true cannot be given to a --launcher: remove the folder instead"
-            )
-        if launch(jobs, Path(config.root) / "logs" / "jobs", len(seeds)):
-            print_seeds(seeds)
-    elif own := seeds[shard[0] - 1 :: shard[1]]:
-        configs, failure = [with_seed(config, seed) for seed in own], None
-        with locked_all(each.folder for each in configs):
-            try:
+    if fresh and jobs.launcher != "none":  # a job that is started again would begin anew
+        raise ConfigError("--fresh true cannot be given to a --launcher: remove the folder instead")
+    own, failure = seeds[shard[0] - 1 :: shard[1]], None
+    configs = [with_seed(config, seed) for seed in own]
+    try:
+        if jobs.launcher != "none":
+            if not launch(jobs, Path(config.root) / "logs" / "jobs", len(seeds)):
+                return
+        else:
+            with locked_all(each.folder for each in configs):
                 # Other seeds may be run by other processes, which need the same histories.
                 run_all([Run.open(each, fresh) for each in configs], fresh, wait=True)
-            except NumericError as error:
-                failure = error
+    except NumericError as error:
+        failure = error
+    if own:
         print_seeds(own)
-        if failure:
-            raise failure
+    if failure:
+        raise failure
 
 
 def table(runs: list[str], root: Path) -> None:

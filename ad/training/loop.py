@@ -15,7 +15,7 @@ from ad.runtime.run import Run
 from ad.training.data_parallel import ALONE, SingleProcess
 from ad.training.learner import LearnerTrainer
 from ad.training.provenance import hardware, log_session
-from ad.training.trainer import BaseTrainer, Trainer
+from ad.training.trainer import BaseTrainer, Trainer, load_training_data
 
 SYNC_EVERY = 16  # steps after which the non-finite flags are read from a GPU, which waits for it
 
@@ -27,10 +27,18 @@ def never() -> bool:
     return False
 
 
-def new_trainer(run: Run, processes: SingleProcess = ALONE) -> BaseTrainer:
-    """Return the trainer of `run`, at the train step of its newest checkpoint."""
-    learner = build_method(run.config.method).learner(run.config, run.split.train_tasks)
-    return Trainer(run, processes=processes) if learner is None else LearnerTrainer(run, learner)
+def new_trainer(run: Run, processes: SingleProcess = ALONE, fresh: bool = False) -> BaseTrainer:
+    """Return the trainer of `run`, at the train step of its newest checkpoint.
+
+    With `fresh` it begins at train step 0, and the old training is discarded once the histories are
+    read: their errors leave it as it is.
+    """
+    method = build_method(run.config.method)
+    learner = method.learner(run.config, run.split.train_tasks)
+    data = load_training_data(run, method, processes) if learner is None else None
+    if fresh:
+        processes.broadcast(run.discard_training)
+    return Trainer(run, data, processes) if learner is None else LearnerTrainer(run, learner)
 
 
 def train(
