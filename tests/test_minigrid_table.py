@@ -9,6 +9,7 @@ import gymnasium
 import minigrid
 import numpy as np
 import pytest
+from gymnasium.wrappers import TimeLimit
 from recorded import played
 
 import envs
@@ -37,7 +38,7 @@ STRANGER = """
     from minigrid.core.world_object import Ball
     from minigrid.envs.empty import EmptyEnv
 
-    RANDOM = np.random.RandomState(0)
+    RANDOM, NOTHING = np.random.RandomState(0), object()
 
     class Stranger(EmptyEnv):
         # Every third time that the ball is toggled pays 2 (1 - 0.9 t / T), and changes its color.
@@ -290,6 +291,26 @@ def test_an_environment_of_your_own_is_a_table_by_all_its_attributes(stranger, f
         load_family.cache_clear()
         assert world(place, [1], arguments={"size": 4}).optimal_return([[1]], None) > 2
     assert len(list(folder.iterdir())) == 3
+
+
+def test_a_constant_of_a_module_is_the_same_object_in_all_states(stranger):
+    line = "ended = self.count.get('last') is NOTHING; reward = ended * self._reward(); "
+    place = stranger(f"{line}self.count.update(toggled=0, last=NOTHING)")
+    gymnasium.register("Alike-v0", envs.registry.load_class(place))
+    assert compare(place, [1], 5000, made="Alike-v0", size=4) > 100
+    del gymnasium.registry["Alike-v0"]
+
+
+def test_an_id_may_be_registered_again_and_limit_its_episodes_itself(folder, monkeypatch):
+    from minigrid.envs.empty import EmptyEnv
+
+    monkeypatch.setattr(table_files, "STARTED", float("inf"))
+    for steps in (5, 7):
+        make = lambda n=steps, **rest: TimeLimit(EmptyEnv(size=4, **rest), n)  # noqa: E731
+        gymnasium.register("Limited-v0", make, max_episode_steps=9)
+        assert world("Limited-v0").max_episode_steps == steps
+        del gymnasium.registry["Limited-v0"]
+    assert not folder.exists()  # what a function holds is in no file
 
 
 def test_tables_are_kept_by_all_of_an_array_and_not_by_other_objects(tmp_path, folder, monkeypatch):

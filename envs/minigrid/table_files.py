@@ -3,7 +3,8 @@
 A file is named by the hash of what its table depends on: the id with its arguments, the seed, what
 is observed, the versions of MiniGrid, Gymnasium and NumPy, and the source files of the
 environment's classes and of the function that makes it, but not of modules that these import, of
-classes among the arguments, or of files that they read: delete the folder after a change of one. It
+classes among the arguments, or of files that they read: delete the folder after a change of one.
+There is none for what a method makes, or a function or class that another function has made. A file
 is there in whole or not at all; a damaged one is made again.
 """
 
@@ -163,11 +164,14 @@ def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:
         folder = _folder()
         maker = spec.entry_point
         maker = load_env_creator(maker) if isinstance(maker, str) else maker
-        maker = maker if inspect.isroutine(maker) or inspect.isclass(maker) else type(maker)
-        made_of = [Table, Observation, maker, *type(env.unwrapped).__mro__[:-1]]
-        files = [Path(file) for file in dict.fromkeys(map(inspect.getfile, made_of))]
+        makers = [maker, *type(env.unwrapped).__mro__[:-1]]
+        places = map(inspect.getfile, [Table, Observation, *makers])
+        files = [Path(place) for place in dict.fromkeys(places)]
         sources = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-        has_changed = max(file.stat().st_mtime for file in files) > STARTED
+        times = [time for file in files for time in (file.stat().st_mtime, file.stat().st_ctime)]
+        # What another function has made holds more than the text of its file, as does a method.
+        names = [getattr(one, "__qualname__", "<made>") for one in makers]
+        has_changed = max(times) > STARTED or "<" in "".join(names) or inspect.ismethod(maker)
     except (OSError, RuntimeError, TypeError):  # RuntimeError: there is no home folder
         has_changed = True
     if has_changed:
@@ -206,6 +210,8 @@ def _read(path: Path) -> Table | None:
     """Return the table in a file, None if there is none or a damaged one."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
+            if arrays.zip.testzip() is not None:  # NumPy need not read an array to its end
+                return None
             return Table(**{field.name: arrays[field.name] for field in fields(Table)})
     except Exception:  # NumPy may raise anything for a damaged file
         return None

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from functools import cached_property, lru_cache
 from typing import ClassVar
 
+import gymnasium
 import numpy as np
 from gymnasium.spaces import Dict, Discrete
 
@@ -17,6 +18,7 @@ from envs.checks import MAX_SEED, check_choice, check_integer, check_tasks
 from envs.mdps.planning import greedy_policy
 from envs.minigrid.drawing import draw_replay
 from envs.minigrid.encoding import OBJECTS, one_hot
+from envs.minigrid.make import register
 from envs.minigrid.observation import KINDS, VIEW_KINDS, Settings, current
 from envs.minigrid.table_files import load_tables, make_layouts
 from envs.minigrid.tabular import Table, time_factor
@@ -37,13 +39,14 @@ def load_family(
     settings: Settings,
     seeds: int | tuple,
     by_state: bool,
+    registered: tuple,
 ) -> tuple[list[int], Table]:
     """Return K seeds, and their tables as one with arrays [K, S, ...], S the most states.
 
     `pictures` and `missions` are the different ones of all layouts, sorted, and are numbered alike
     in all of them. `by_state`: layouts do not differ in what is seen but for the agent's cell. A
-    process loads the same layouts only once. Other arguments and errors are those of
-    `load_tables`; `arguments` is JSON.
+    process loads the same layouts only once, while the id is `registered` for the same. Other
+    arguments and errors are those of `load_tables`; `arguments` is JSON.
     """
     content = _unseen if by_state else lambda table: vars(table).values()
     by_seed = load_tables(minigrid_id, json.loads(arguments), settings, seeds, content)
@@ -122,6 +125,7 @@ class MiniGridTable(World):
             stored,
             _check_seeds(seeds),
             self.is_state,
+            _registered(minigrid_id),
         )
         env, table = make_layouts(*self._made, self.settings), self._table
         if limit and (table.horizon != max_steps).any():
@@ -391,6 +395,13 @@ def _are_states(table: Table) -> np.ndarray:
     """Return which rows of arrays [K, S, ...] are states of a layout, bool [K, S]."""
     most = table.next_state.max((1, 2))
     return np.arange(table.terminal.shape[1]) <= most[:, None]
+
+
+def _registered(minigrid_id: str) -> tuple:
+    """Return what the id makes, which may be registered again. Raises ValueError as `register`."""
+    register(minigrid_id)
+    spec = gymnasium.registry.get(minigrid_id.rpartition(":")[2])
+    return () if spec is None else (spec.entry_point, repr(spec.kwargs), spec.max_episode_steps)
 
 
 def _written(arguments: dict) -> str:

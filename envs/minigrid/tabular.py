@@ -22,6 +22,7 @@ from functools import cache
 
 import gymnasium
 import numpy as np
+from gymnasium import Wrapper
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
@@ -35,6 +36,7 @@ SHARED = (gymnasium.Space, np.random.Generator, EnvSpec, type, types.ModuleType)
 FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 SHARED += FUNCTIONS
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
+WRAPPERS = (Observation, OrderEnforcing, TimeLimit)
 PLAIN = {str, int, float, bool, bytes, types.NoneType}
 
 
@@ -80,7 +82,7 @@ def enumerate_states(env: Observation, seed: int) -> Table:
         image, seen = env.observe(layout.observation), layout.observation
         if not env.observation_space.contains(image):
             raise ValueError("its picture is not in the space of the observations")
-        picture = pictures.setdefault(image.tobytes(), (len(pictures), image))[0]
+        picture = pictures.setdefault(image.tobytes(), (len(pictures), image.copy()))[0]
         mission = missions.setdefault(str(seen["mission"]), len(missions))
         parts.append((layout.ended, picture, int(seen["direction"]), mission))
 
@@ -132,10 +134,12 @@ class _Layout:
         if not isinstance(root, MiniGridEnv):
             raise ValueError(f"{type(root).__name__} is not one MiniGridEnv")
         self.root, self.num_actions = root, int(check_action_space(env.action_space).n)
-        most_steps = None if env.spec is None else env.spec.max_episode_steps
+        limits = []
         while layer is not self.root:
-            if not isinstance(layer, Observation | OrderEnforcing | TimeLimit):
+            if not isinstance(layer, Wrapper) or type(layer) not in WRAPPERS:
                 raise ValueError(f"it is made with the wrapper {type(layer).__name__}")
+            if isinstance(layer, TimeLimit):
+                limits.append(layer._max_episode_steps)
             layer = layer.env
         self._shared: dict[int, object] = {id(self.root): self.root}
         classes = type(root).__mro__[:-1]
@@ -144,7 +148,7 @@ class _Layout:
         self._outside = [value for value in values if isinstance(value, GENERATORS)]
         self.reset(seed)
         self.horizon = check_integer("max_steps", int(self.root.max_steps), 1, sys.maxsize)
-        self.limit = min(self.horizon, most_steps or self.horizon)
+        self.limit = min([self.horizon, *limits])
 
     def reset(self, seed: int) -> tuple:
         """Return the key of the first state."""
@@ -206,7 +210,7 @@ class _Layout:
         """Return the factor of the rewards of a step, by its time; ValueError if there is none."""
         exact = float(paid[1]) / time_factor(1, self.horizon)
         times, rewards = np.array([*paid]), np.array([*paid.values()], np.float32)
-        for digits in (13, 6):  # 1, not 1 - 2**-53; the second is for rewards that are float32
+        for digits in (6, 13):  # 1, not 1 - 2**-53; rewards that are float32 have the fewer digits
             factor = float(f"{exact:.{digits}g}")
             pays = (factor * time_factor(times, self.horizon)).astype(np.float32)
             if np.isfinite(pays).all() and (pays == rewards).all():
@@ -230,14 +234,16 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
     """
     for value in parts:
         kind = type(value)
-        if kind in PLAIN:
-            key.append(value if value == value else "nan")
-        elif kind is tuple or (kind is np.ndarray and value.ndim):
+        if kind in PLAIN:  # True is not 1, nor is 0.0 -0.0
+            key.append(value if kind in (int, str) or value is None else (kind, repr(value)))
+        elif kind is tuple:
             key.append((len(value),))
-            _describe(value if kind is tuple else value.tolist(), key, known)
+            _describe(value, key, known)
         elif isinstance(value, np.generic | np.ndarray):
-            key.append("nan" if value != value else value.item())
-        elif isinstance(value, SHARED):
+            key += [] if value.dtype == np.int64 else [value.dtype.str]
+            content = value.tolist()
+            _describe([tuple(content) if value.ndim else content], key, known)
+        elif _is_shared(value):
             if kind in FUNCTIONS and _holds_state(value, next(iter(known.values()))[1]):
                 raise ValueError("it holds a function that may hold a state of its own")
             # A reset makes another generator.
@@ -249,6 +255,11 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
             key.append((kind, "begins"))
             _describe(_parts(value), key, known)
             key.append("ends")
+
+
+def _is_shared(value) -> bool:
+    """Return whether snapshots share an object; a bare `object` is told by what it is alone."""
+    return isinstance(value, SHARED) or type(value) is object
 
 
 def _holds_state(function, root) -> bool:
@@ -298,7 +309,7 @@ class _Pickler(pickle.Pickler):
 
     def persistent_id(self, value) -> int | None:
         """Return the id of a shared object, None for another one."""
-        if id(value) not in self.shared and not isinstance(value, SHARED):
+        if id(value) not in self.shared and not _is_shared(value):
             return None
         self.shared[id(value)] = value
         return id(value)
