@@ -94,7 +94,7 @@ def test_unknown_successes_are_null_and_the_returns_are_not():
     names = ("success_last10", "tasks_solved", "path_ratio_last10", "first_success")
     assert [entry[name] for name in names] == [None] * 4
     assert entry["nauc"] == 1
-    result = {"splits": {"held_out": entry, "train": entry}, "references": {}, "timing": {}}
+    result = {"splits": {"held_out": entry, "train": entry}, "references": {}, "checkpoint": None}
     json.dumps(result, allow_nan=False)
     assert tables.search_table(result) is None
     assert "tasks solved" not in tables.run_table(result).compact().header

@@ -127,7 +127,7 @@ def compare(minigrid_id: str, seeds: list[int], steps: int, view: int = 7, made=
     return episodes
 
 
-@pytest.mark.parametrize("steps", [2500, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [2500, pytest.param(1_000_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("env_id", FAMILIES)
 def test_every_step_is_the_packages(env_id, steps):
     seeds = [0, 2] if steps == 2500 else [0, 1, 2, 3, 4]

@@ -182,8 +182,8 @@ def test_selected_environments_of_a_rollout_are_those_played_alone():
         np.testing.assert_array_equal(getattr(together, name), getattr(alone, name), name)
     for name, values in alone.trajectory.items():
         over = alone.trajectory["episode"] < 0
-        same = np.where(over, -1, together.trajectory[name])
-        np.testing.assert_array_equal(same, np.where(over, -1, values), name)
+        same = np.where(over, 0, together.trajectory[name])
+        np.testing.assert_array_equal(same, np.where(over, 0, values), name)
     assert together.env_steps == alone.env_steps == alone.lengths.sum()
 
 
