@@ -561,8 +561,9 @@ def run_and_exit(verb: Callable[[Sequence[str]], None]) -> NoReturn:
 
 def exit_code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
     """Call `verb(argv)` and return the exit code; an expected failure is a sentence on stderr."""
-    is_fresh = any(word.startswith("--fresh") for word in argv)
-    again = f"run the same command {'without --fresh ' if is_fresh else ''}to resume"
+    again = "run the same command to resume"
+    if "--fresh true" in " ".join(argv).replace("=", " "):
+        again = "run the same command to begin again, or without --fresh true to go on"
     try:
         verb(argv)
         return 0
@@ -580,7 +581,7 @@ def exit_code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int
     except (MemoryError, RuntimeError) as error:  # PyTorch raises a RuntimeError on a CPU
         if not is_out_of_memory(error):
             raise
-        sentence = "the memory is not enough: use a smaller batch, context or model"
+        sentence = "the memory is not enough: use, for example, a smaller batch, context or model"
         code = MachineError.exit_code
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("", "ad", "envs"):

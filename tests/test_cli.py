@@ -105,8 +105,8 @@ def test_a_full_disk_is_a_sentence_and_exit_code_3(root, monkeypatch, capsys):
             3,
             "not enough",
         ),
-        (MemoryError(), 3, "the memory is not enough: use a smaller batch, context or model"),
-        (KeyboardInterrupt(), 130, "run the same command without --fresh to resume"),
+        (MemoryError(), 3, "use, for example, a smaller batch, context or model"),
+        (KeyboardInterrupt(), 130, "begin again, or without --fresh true to go on"),
     ],
 )
 def test_an_error_of_python_that_is_expected_is_a_sentence(

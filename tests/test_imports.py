@@ -42,7 +42,7 @@ FORBIDDEN = {
 # What every package may import: the tables of names, the parts and encodings of an observation.
 DEFINITIONS = {"envs.registry", "envs.spaces", "envs.minigrid.encoding"}
 # Who goes beyond a limit says why in CHANGELOG.md, or makes room.
-MOST_LINES = {"ad": 36_242, "envs": 7_412, "scripts": 1_900, "tests": 24_398}  # of Python
+MOST_LINES = {"ad": 36_252, "envs": 7_413, "scripts": 1_900, "tests": 24_398}  # of Python
 MOST_FLOORS = 12  # modules in the longest chain of imports in ad/
 MOST_ROOMS = 21  # folders in ad/ with Python files
 MOST_FILES = 14  # Python files in a folder of ad/ that holds no plug-ins

@@ -77,6 +77,7 @@ def test_a_later_command_leaves_kept_runs_and_unfinished_ones_of_another_board(m
     (unfinished / "checkpoints").mkdir(parents=True)
     add_records(board.records, read_records(made.records).values())
     assert not make(board.sweep, board.root)
+    run_missing(board.records, measure, [board.runs[:1]], board.root)  # after it was locked
     assert any((kept / "checkpoints").iterdir()) and (unfinished / "checkpoints").exists()
 
 

@@ -42,10 +42,12 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
             results = source_rollouts(run.config, run.evaluated_split)
         else:
             results = evaluation_rollouts(run.config, run.evaluated_split, model)
+        # Removed before new files are written, so that an interruption leaves no results.
+        old = run.folder / SUMMARY, run.folder / "demo.html", *run.videos.glob("held_out_*")
+        for path in old:
+            remove(path)
+        if model is not None:
             write_calibration(run.folder, run.config, run.split, model)
-    # What shows the old results goes first, so that an interrupted evaluation is none.
-    for path in (run.folder / SUMMARY, run.folder / "demo.html", *run.videos.glob("held_out_*")):
-        remove(path)
     write_results(run.folder, run.evaluated_split, results)
     write_summary(run, None if model is None else asked_return(run.config, model))
     return True

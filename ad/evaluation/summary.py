@@ -112,7 +112,7 @@ def damaged_results(folder: Path) -> dict[Path, str]:
 def identity(run: Run) -> dict[str, Any]:
     """Return hashes of the settings, the split, the checkpoint and the code that results depend on.
 
-    Code is that of classes in files, None without any: the checkpoint has no trace of a source.
+    `code` has the hashes of the files of the user's classes, and is None if there are none.
     """
     path = checkpoints.newest(run.folder / "checkpoints")
     return {

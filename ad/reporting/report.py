@@ -253,7 +253,8 @@ def _data(run: Run) -> Iterator[Section]:
     text = (
         f"{len(returns):,} episodes: mean return {returns.mean():.3g}, median {median:.3g}, 90 % "
         f"of them from {low:.3g} to {high:.3g}, the best {returns.max():.3g}. These are all "
-        "episodes of the actors and steps that data chooses; a method may train on a part of them."
+        "episodes of the actors and steps that the settings of data choose; a method may train on "
+        "a part of them."
     )
     yield Section("Returns of the training data", [charts.returns_histogram(returns), Text(text)])
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import re
+import shutil
 import time
 from collections.abc import Generator
 from dataclasses import replace
@@ -47,7 +48,8 @@ class Run:
         """Return the run of `config`, with config.yaml and split.json in its folder if `writes`.
 
         Raises ConfigError if the folder holds a run of other settings, MachineError if the device
-        is not there. With `fresh` the folder is emptied instead, after a warning.
+        is not there. With `fresh` the folder is emptied instead, after a warning, as is that of its
+        videos.
         """
         run = cls(config)
         path = run.folder / "config.yaml"  # a run of a machine with a GPU can be reported here
@@ -63,8 +65,8 @@ class Run:
                     f"{found}: choose another --name, or discard it with --fresh true"
                 )
             warn(f"{found}: it is discarded")
-            for folder in (run.folder, run.videos):
-                remove(folder)
+            shutil.rmtree(run.folder)
+            remove(run.videos)
         if writes:
             run.folder.mkdir(parents=True, exist_ok=True)
             write_text(run.folder / "config.yaml", configuration.dump(config))

@@ -63,7 +63,7 @@ def run_missing(
             try:
                 with locked(folder, wait):
                     failure = _make(path, measure, bundle, root)
-                    if not failure and not keep:
+                    if failure == "" and not keep:
                         remove(folder)
             except LockedError:
                 if wait:
@@ -78,13 +78,15 @@ def run_missing(
         raise NumericError(f"{len(failed)} of {len(bundles)} bundles failed: {', '.join(failed)}")
 
 
-def _make(path: Path, measure: Measure, bundle: Bundle, root: Path) -> str:
+def _make(path: Path, measure: Measure, bundle: Bundle, root: Path) -> str | None:
     """Make the runs of a bundle that have no record, and add it.
 
-    Returns the sentence of a failure, "" for none.
+    Returns the sentence of a failure, "" for none, and None if there was nothing to make.
     """
     records = read_records(path)  # another process may have made some
     left = {run.key: run for run in bundle if not measure.is_done(run, records.get(run.key))}
+    if not left:
+        return None
     try:
         for record in measure.make(list(left.values()), root):
             add_records(path, [record])

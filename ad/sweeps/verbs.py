@@ -116,7 +116,7 @@ def seeds(
                 run_all([Run.open(each, fresh) for each in configs], fresh, wait=True)
     except NumericError as error:
         failure = error
-    if own:
+    if own and all(each.folder.exists() for each in configs):  # not that of a job that was lost
         print_seeds(own)
     if failure:
         raise failure

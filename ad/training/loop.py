@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ad.errors import NumericError
 from ad.methods import build_method
 from ad.runtime.console import warn
+from ad.runtime.devices import choose_device
 from ad.runtime.run import Run
 from ad.training.data_parallel import ALONE, SingleProcess
 from ad.training.learner import LearnerTrainer
@@ -33,6 +34,7 @@ def new_trainer(run: Run, processes: SingleProcess = ALONE, fresh: bool = False)
     With `fresh` it begins at train step 0, and the old training is discarded once the histories are
     read: their errors leave it as it is.
     """
+    choose_device(run.config)  # raises an error before anything is discarded
     method = build_method(run.config.method)
     learner = method.learner(run.config, run.split.train_tasks)
     data = load_training_data(run, method, processes) if learner is None else None

@@ -4,8 +4,9 @@ A file is named by the hash of what its table depends on: the id with its argume
 is observed, the versions of MiniGrid, Gymnasium and NumPy, and the source files of the
 environment's classes and of the function that makes it, but not of modules that these import, of
 classes among the arguments, or of files that they read: delete the folder after a change of one.
-There is none for what a method makes, or a function or class that another function has made. A file
-is there in whole or not at all; a damaged one is made again.
+No file is kept for an environment that is made by a method, a lambda, a partial, or a function or
+class defined inside another function. A file is there in whole or not at all; a damaged one is made
+again.
 """
 
 import hashlib
@@ -171,7 +172,8 @@ def _paths(env: Observation, seeds: Iterable[int]) -> dict[int, Path | None]:
         times = [time for file in files for time in (file.stat().st_mtime, file.stat().st_ctime)]
         # What another function has made holds more than the text of its file, as does a method.
         names = [getattr(one, "__qualname__", "<made>") for one in makers]
-        has_changed = max(times) > STARTED or "<" in "".join(names) or inspect.ismethod(maker)
+        is_made = "<" in "".join(names) or inspect.ismethod(maker)
+        has_changed = max(times) > STARTED or is_made or bool(getattr(maker, "__closure__", None))
     except (OSError, RuntimeError, TypeError):  # RuntimeError: there is no home folder
         has_changed = True
     if has_changed:

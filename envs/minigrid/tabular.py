@@ -210,7 +210,7 @@ class _Layout:
         """Return the factor of the rewards of a step, by its time; ValueError if there is none."""
         exact = float(paid[1]) / time_factor(1, self.horizon)
         times, rewards = np.array([*paid]), np.array([*paid.values()], np.float32)
-        for digits in (6, 13):  # 1, not 1 - 2**-53; rewards that are float32 have the fewer digits
+        for digits in (6, 13):  # a factor of 1 is not 1 - 2**-53; a float32 has the fewer digits
             factor = float(f"{exact:.{digits}g}")
             pays = (factor * time_factor(times, self.horizon)).astype(np.float32)
             if np.isfinite(pays).all() and (pays == rewards).all():
@@ -234,7 +234,7 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
     """
     for value in parts:
         kind = type(value)
-        if kind in PLAIN:  # True is not 1, nor is 0.0 -0.0
+        if kind in PLAIN:  # True and 1 are different states, as are 0.0 and -0.0
             key.append(value if kind in (int, str) or value is None else (kind, repr(value)))
         elif kind is tuple:
             key.append((len(value),))
@@ -258,7 +258,7 @@ def _describe(parts: Iterable, key: list, known: dict[int, tuple]) -> None:
 
 
 def _is_shared(value) -> bool:
-    """Return whether snapshots share an object; a bare `object` is told by what it is alone."""
+    """Return whether snapshots share `value`, whose key is its id: it has no content to compare."""
     return isinstance(value, SHARED) or type(value) is object
 
 
