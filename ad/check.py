@@ -116,7 +116,7 @@ def _tried(trial: Callable[[Experiment], Iterator[str]], config: Experiment) -> 
     found = []
     try:
         found.extend(trial(config))
-    except MachineError:  # no fault of a component
+    except MachineError:  # which no component has caused
         raise
     except (ADError, ValueError) as error:
         found.append(str(error))

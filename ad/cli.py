@@ -47,13 +47,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_new_run(config: "Experiment", fresh: bool) -> Generator["Run"]:
+def open_new_run(config: "Experiment", fresh: bool, writes: bool = True) -> Generator["Run"]:
     """Open the locked run of `config`; `fresh` discards a run of other settings in its folder."""
     from ad.runtime.locks import locked
     from ad.runtime.run import Run
 
     with locked(config.folder):
-        yield Run.open(config, fresh)
+        yield Run.open(config, fresh, writes)
 
 
 def open_run(config: "Experiment", fresh: bool) -> AbstractContextManager["Run"]:
@@ -61,14 +61,9 @@ def open_run(config: "Experiment", fresh: bool) -> AbstractContextManager["Run"]
     return open_new_run(config, fresh=False)
 
 
-@contextmanager
-def open_results(config: "Experiment", fresh: bool) -> Generator["Run"]:
+def open_results(config: "Experiment", fresh: bool) -> AbstractContextManager["Run"]:
     """Open the locked run of `config` as `open_run` does, and leave its settings as they are."""
-    from ad.runtime.locks import locked
-    from ad.runtime.run import Run
-
-    with locked(config.folder):
-        yield Run.open(config, writes=False)
+    return open_new_run(config, fresh=False, writes=False)
 
 
 @contextmanager

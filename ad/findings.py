@@ -32,7 +32,7 @@ MOST_UNSEEN = 0.1  # of what the model observes that no history has
 
 @dataclass
 class Evidence:
-    """What was seen of an experiment; fields that were not looked at stay empty.
+    """The observations of an experiment that findings are made of; unused fields stay empty.
 
     `random` is a rollout of the same random actions in all `tasks`, first train tasks, then
     held-out ones. `histories` has the arrays [actors, T] of train tasks, `share` the part of
